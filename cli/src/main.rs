@@ -1,0 +1,5 @@
+//! The `narrowgauge` command.
+
+fn main() {
+    println!("narrowgauge {}", env!("CARGO_PKG_VERSION"));
+}

@@ -1,0 +1,1 @@
+//! A simulated NVIDIA card: PTX in, results and counters out.
