@@ -1,1 +1,3 @@
 //! A simulated NVIDIA card: PTX in, results and counters out.
+
+pub mod ast;
