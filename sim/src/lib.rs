@@ -1,3 +1,20 @@
-//! A simulated NVIDIA card: PTX in, results and counters out.
+//! A simulated NVIDIA card: PTX in, results, counters and precise faults out.
+//!
+//! [`Module::parse`] reads the PTX that nvcc emits, [`Machine`] owns simulated device memory and [`Machine::launch`] runs an
+//! entry over it, warp by warp, 32 lanes an instruction. Asynchronous operations (TMA, wgmma) complete when the launch's
+//! [`Schedule`] lets them: eagerly, at random, or as late as the program allows.
 
 pub mod ast;
+mod counters;
+mod fault;
+mod machine;
+mod memory;
+mod profile;
+pub mod row;
+mod schedule;
+
+pub use counters::{Class, Counters};
+pub use fault::{Fault, FaultKind};
+pub use machine::{Launch, LoadError, Machine, MemoryError, Module, Report};
+pub use profile::CardProfile;
+pub use schedule::{Fp8Accumulation, InFlight, Policy, Schedule};

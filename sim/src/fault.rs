@@ -1,0 +1,113 @@
+//! What stops a launch, and where.
+
+use std::fmt;
+
+/// A precise fault: which instruction of which warp, and what was wrong.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Fault {
+    /// Entry name.
+    pub kernel: String,
+    /// Opcode of the instruction, as the PTX spells it; empty when no single instruction is to blame.
+    pub instruction: String,
+    /// Its line in the PTX text.
+    pub line: u32,
+    /// Block index in the grid.
+    pub block: [u32; 3],
+    /// Warp in the block.
+    pub warp: u32,
+    /// First lane concerned, if one is.
+    pub lane: Option<u32>,
+    /// What went wrong.
+    pub kind: FaultKind,
+}
+
+/// Kinds of fault.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum FaultKind {
+    /// An access outside every allocation of the space, or past the end of one.
+    OutOfBounds {
+        /// State space.
+        space: &'static str,
+        /// Address.
+        address: u64,
+        /// Bytes.
+        bytes: u32,
+    },
+    /// An address that is not a multiple of the access size.
+    Misaligned {
+        /// Address.
+        address: u64,
+        /// Alignment asked for.
+        align: u32,
+    },
+    /// Data that nobody wrote reached an address, a branch, a store or a descriptor.
+    Uninitialised {
+        /// What it reached.
+        used_as: &'static str,
+    },
+    /// A register that a wgmma in flight owns was touched before the covering wait.
+    InFlight {
+        /// Register name.
+        register: String,
+    },
+    /// Lanes of a warp arrived apart at an instruction that needs them together.
+    Divergence {
+        /// Lanes present.
+        present: u32,
+        /// Lanes wanted.
+        wanted: u32,
+    },
+    /// Misuse of a barrier.
+    Barrier(String),
+    /// An illegal descriptor or tensor map.
+    Descriptor(String),
+    /// Nothing can run and nothing is pending: who waits for what.
+    Deadlock(String),
+    /// More steps than the schedule allows.
+    StepLimit(u64),
+    /// `trap`.
+    Trap,
+    /// The launch itself is impossible: block size, shared memory, parameters.
+    Launch(String),
+}
+
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.kernel, self.kind)?;
+        if !self.instruction.is_empty() {
+            write!(f, " at `{}` (PTX line {})", self.instruction, self.line)?;
+        }
+        let [x, y, z] = self.block;
+        write!(f, ", block ({x}, {y}, {z}), warp {}", self.warp)?;
+        if let Some(lane) = self.lane {
+            write!(f, ", lane {lane}")?;
+        }
+        Ok(())
+    }
+}
+
+impl std::error::Error for Fault {}
+
+impl fmt::Display for FaultKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::OutOfBounds { space, address, bytes } => {
+                write!(f, "{space} access out of bounds: {bytes} bytes at {address:#x}")
+            }
+            Self::Misaligned { address, align } => {
+                write!(f, "address {address:#x} is not a multiple of {align}")
+            }
+            Self::Uninitialised { used_as } => write!(f, "uninitialised data used as {used_as}"),
+            Self::InFlight { register } => write!(f, "{register} is owned by a wgmma that nobody waited for"),
+            Self::Divergence { present, wanted } => {
+                write!(f, "lanes {present:#010x} arrived, {wanted:#010x} must arrive together")
+            }
+            Self::Barrier(what) | Self::Descriptor(what) => f.write_str(what),
+            Self::Deadlock(who) => write!(f, "deadlock: {who}"),
+            Self::StepLimit(steps) => write!(f, "stuck: {steps} warp instructions and no end"),
+            Self::Trap => f.write_str("trap"),
+            Self::Launch(what) => write!(f, "illegal launch: {what}"),
+        }
+    }
+}
