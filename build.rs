@@ -1,0 +1,126 @@
+//! Compiles the variants listed in `kernels/variants` and packs their images into one file for `src/device/images.rs`.
+//!
+//! nvcc if one is found, else prebuilt images that match the sources, else none: the crate always builds.
+
+#[path = "build/compile.rs"]
+mod compile;
+#[path = "build/toolchain.rs"]
+mod toolchain;
+#[path = "build/variants.rs"]
+mod variants;
+
+use compile::Image;
+use std::env;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+const SWITCHES: [&str; 9] = [
+    "NVCC",
+    "CUDA_HOME",
+    "CUDA_PATH",
+    "DOCS_RS",
+    "NVCC_CCBIN",
+    "NARROWGAUGE_ARCHS",
+    "NARROWGAUGE_REQUIRE_KERNELS",
+    "NARROWGAUGE_KERNEL_CACHE",
+    "NARROWGAUGE_NO_NVCC",
+];
+
+fn main() -> ExitCode {
+    println!("cargo::rustc-check-cfg=cfg(ng_kernels)");
+    println!("cargo::rerun-if-changed=build.rs");
+    println!("cargo::rerun-if-changed=build");
+    // Setup touches kernels/variants when it finds or installs a compiler, so a build without kernels notices.
+    println!("cargo::rerun-if-changed=kernels");
+    for name in SWITCHES {
+        println!("cargo::rerun-if-env-changed={name}");
+    }
+    match embed() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("{error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn embed() -> Result<(), String> {
+    let root = folder("CARGO_MANIFEST_DIR")?;
+    let out = folder("OUT_DIR")?;
+    let kernels = root.join("kernels").canonicalize().map_err(|e| format!("kernels/: {e}"))?;
+    let packed = if is_on("DOCS_RS") { None } else { images(&root, &kernels, &out)? };
+    if packed.is_some() {
+        println!("cargo::rustc-cfg=ng_kernels");
+    }
+    let path = out.join("images.bin");
+    fs::write(&path, packed.unwrap_or_default()).map_err(|e| format!("{}: {e}", path.display()))
+}
+
+fn images(root: &Path, kernels: &Path, out: &Path) -> Result<Option<Vec<u8>>, String> {
+    let archs = env::var("NARROWGAUGE_ARCHS").ok();
+    let archs: Option<Vec<String>> =
+        archs.map(|list| list.split(',').map(|name| name.trim().to_owned()).collect());
+    let variants = variants::read(kernels, archs.as_deref())?;
+    let key = variants::tree_key(kernels, &variants)?;
+    let mut notes = Vec::new();
+    let tools = if is_on("NARROWGAUGE_NO_NVCC") { None } else { toolchain::find(root, &mut notes)? };
+    if let Some(tools) = tools {
+        println!("cargo::rerun-if-changed={}", tools.nvcc.display());
+        let jobs = env::var("NUM_JOBS").ok().and_then(|jobs| jobs.parse().ok()).unwrap_or(1);
+        let cache = cache(out);
+        let images = compile::all(&tools, kernels, &cache, &variants, jobs, &mut notes)?;
+        notes.iter().for_each(|note| println!("cargo::warning={note}"));
+        let packed = pack(&tools.version, &images);
+        // `cargo xtask package` takes the prebuilt images from here.
+        let release = cache.join(format!("{key}.images"));
+        fs::write(&release, &packed).map_err(|e| format!("{}: {e}", release.display()))?;
+        return Ok(Some(packed));
+    }
+    notes.iter().for_each(|note| println!("cargo::warning={note}"));
+    let prebuilt = root.join("prebuilt").join(format!("{key}.images"));
+    if prebuilt.is_file() {
+        println!("cargo::rerun-if-changed={}", prebuilt.display());
+        return fs::read(&prebuilt).map(Some).map_err(|e| format!("{}: {e}", prebuilt.display()));
+    }
+    let advice = "no nvcc 12.9 or newer and no matching prebuilt images; \
+                  `cargo xtask setup` installs a compiler, or set NVCC or CUDA_HOME";
+    if is_on("NARROWGAUGE_REQUIRE_KERNELS") {
+        return Err(format!("NARROWGAUGE_REQUIRE_KERNELS is set, but there is {advice}"));
+    }
+    println!("cargo::warning=built without kernels, so launches will fail: {advice}");
+    Ok(None)
+}
+
+/// One file of images: a line of text for the whole, one for each image, an empty one, then the compressed images.
+fn pack(compiler: &str, images: &[Image]) -> Vec<u8> {
+    let mut index = format!("narrowgauge-images 1 {compiler}\n");
+    let mut blobs = Vec::new();
+    for image in images {
+        let ptx = miniz_oxide::deflate::compress_to_vec(&image.ptx, 8);
+        let cubin = miniz_oxide::deflate::compress_to_vec(&image.cubin, 8);
+        index += &format!("{} {} {} {}\n", image.entry, image.arch, ptx.len(), cubin.len());
+        blobs.extend([ptx, cubin]);
+    }
+    index.push('\n');
+    let mut packed = index.into_bytes();
+    blobs.iter().for_each(|blob| packed.extend_from_slice(blob));
+    packed
+}
+
+/// A folder that all profiles of one target folder share.
+fn cache(out: &Path) -> PathBuf {
+    if let Some(folder) = env::var_os("NARROWGAUGE_KERNEL_CACHE") {
+        return folder.into();
+    }
+    let target = out.ancestors().find(|folder| folder.join("CACHEDIR.TAG").is_file());
+    target.unwrap_or(out).join("narrowgauge-kernels")
+}
+
+fn folder(name: &str) -> Result<PathBuf, String> {
+    env::var_os(name).map(PathBuf::from).ok_or_else(|| format!("cargo did not set {name}"))
+}
+
+fn is_on(name: &str) -> bool {
+    env::var_os(name).is_some_and(|value| !value.is_empty() && value != "0")
+}

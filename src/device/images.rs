@@ -1,0 +1,175 @@
+//! Kernel images: what `build.rs` embedded, or the files of a folder named by `NARROWGAUGE_IMAGES`.
+
+use crate::error::{Error, Result};
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, OnceLock};
+
+/// Written by `pack` of `build.rs`; empty where the crate was built without kernels.
+static PACKED: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/images.bin"));
+
+/// One kernel for one architecture.
+#[derive(Clone, Debug)]
+pub(crate) struct Image {
+    /// What the simulated card runs. With no terminating zero.
+    pub(crate) ptx: Arc<str>,
+    /// What ptxas made from this very PTX; `None` where a folder of images has the PTX alone.
+    pub(crate) cubin: Option<Arc<[u8]>>,
+}
+
+/// The image of a kernel for the architecture, which is written as in `90a`. A folder of `NARROWGAUGE_IMAGES` with
+/// `<entry>.<arch>.ptx` comes before what is embedded; it is read at every call.
+pub(crate) fn find(entry: &str, arch: &str) -> Result<Image> {
+    if let Some(folder) = std::env::var_os("NARROWGAUGE_IMAGES") {
+        let ptx = PathBuf::from(folder).join(format!("{entry}.{arch}.ptx"));
+        if ptx.is_file() {
+            return from_files(entry, &ptx);
+        }
+    }
+    embedded().find(entry, arch)
+}
+
+/// The compiler that made the embedded images; `None` where there are none.
+pub(crate) fn compiler() -> Option<&'static str> {
+    embedded().compiler
+}
+
+fn from_files(entry: &str, ptx: &Path) -> Result<Image> {
+    let failed = |path: &Path, e: std::io::Error| Error::Image {
+        kernel: entry.to_owned(),
+        reason: format!("{}: {e}", path.display()),
+    };
+    let text = std::fs::read_to_string(ptx).map_err(|e| failed(ptx, e))?;
+    let cubin = ptx.with_extension("cubin");
+    let machine_code = match std::fs::read(&cubin) {
+        Ok(bytes) => Some(bytes.into()),
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => None,
+        Err(e) => return Err(failed(&cubin, e)),
+    };
+    Ok(Image { ptx: text.into(), cubin: machine_code })
+}
+
+fn embedded() -> &'static Embedded {
+    static EMBEDDED: OnceLock<Embedded> = OnceLock::new();
+    EMBEDDED.get_or_init(|| Embedded::index(PACKED).unwrap_or_default())
+}
+
+/// The packed images, by entry and architecture.
+#[derive(Default)]
+struct Embedded {
+    compiler: Option<&'static str>,
+    images: HashMap<(&'static str, &'static str), Packed>,
+}
+
+struct Packed {
+    ptx: &'static [u8],
+    cubin: &'static [u8],
+    unpacked: OnceLock<Result<Image>>,
+}
+
+impl Embedded {
+    /// `None` where the bytes are not a file of images, as the empty file of a build without kernels.
+    fn index(bytes: &'static [u8]) -> Option<Self> {
+        let end = bytes.windows(2).position(|pair| pair == b"\n\n")?;
+        let mut lines = std::str::from_utf8(&bytes[..end]).ok()?.lines();
+        let compiler = lines.next()?.strip_prefix("narrowgauge-images 1 ")?;
+        let mut rest = &bytes[end + 2..];
+        let mut images = HashMap::new();
+        for line in lines {
+            let mut words = line.split(' ');
+            let (entry, arch) = (words.next()?, words.next()?);
+            let ptx = rest.split_off(..words.next()?.parse().ok()?)?;
+            let cubin = rest.split_off(..words.next()?.parse().ok()?)?;
+            images.insert((entry, arch), Packed { ptx, cubin, unpacked: OnceLock::new() });
+        }
+        Some(Embedded { compiler: Some(compiler), images })
+    }
+
+    fn find(&self, entry: &str, arch: &str) -> Result<Image> {
+        let packed = self.images.get(&(entry, arch)).ok_or_else(|| self.missing(entry, arch))?;
+        packed.unpacked.get_or_init(|| packed.unpack(entry)).clone()
+    }
+
+    fn missing(&self, entry: &str, arch: &str) -> Error {
+        let mut built: Vec<&str> =
+            self.images.keys().filter(|(name, _)| *name == entry).map(|(_, arch)| *arch).collect();
+        if built.is_empty() {
+            return Error::KernelsNotBuilt { kernel: entry.to_owned() };
+        }
+        built.sort_unstable();
+        let built = built.iter().map(|arch| format!("sm_{arch}")).collect::<Vec<_>>().join(", ");
+        Error::UnsupportedArch { kernel: entry.to_owned(), found: format!("sm_{arch}"), built }
+    }
+}
+
+impl Packed {
+    fn unpack(&self, entry: &str) -> Result<Image> {
+        let damaged = |what: &str| Error::Image {
+            kernel: entry.to_owned(),
+            reason: format!("the embedded {what} is damaged"),
+        };
+        let ptx = miniz_oxide::inflate::decompress_to_vec(self.ptx).map_err(|_| damaged("PTX"))?;
+        let cubin =
+            miniz_oxide::inflate::decompress_to_vec(self.cubin).map_err(|_| damaged("machine code"))?;
+        let ptx = String::from_utf8(ptx).map_err(|_| damaged("PTX"))?;
+        Ok(Image { ptx: ptx.into(), cubin: Some(cubin.into()) })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn packed() -> &'static [u8] {
+        let (ptx, cubin) = (b".version 8.0".as_slice(), b"\x7fELF".as_slice());
+        let (ptx, cubin) =
+            (miniz_oxide::deflate::compress_to_vec(ptx, 8), miniz_oxide::deflate::compress_to_vec(cubin, 8));
+        let mut bytes =
+            format!("narrowgauge-images 1 13.0.88\nadd 90a {} {}\n\n", ptx.len(), cubin.len()).into_bytes();
+        bytes.extend(ptx);
+        bytes.extend(cubin);
+        bytes.leak()
+    }
+
+    #[test]
+    fn an_image_comes_back_as_it_was_packed() {
+        let images = Embedded::index(packed()).unwrap();
+        assert_eq!(images.compiler, Some("13.0.88"));
+        for _ in 0..2 {
+            let image = images.find("add", "90a").unwrap();
+            assert_eq!(&*image.ptx, ".version 8.0");
+            assert_eq!(image.cubin.as_deref(), Some(b"\x7fELF".as_slice()));
+        }
+    }
+
+    #[test]
+    fn what_is_missing_is_named() {
+        let images = Embedded::index(packed()).unwrap();
+        let error = images.find("add", "80").unwrap_err().to_string();
+        assert!(error.contains("sm_80") && error.contains("sm_90a"), "{error}");
+        let error = images.find("subtract", "90a").unwrap_err();
+        assert_eq!(error, Error::KernelsNotBuilt { kernel: "subtract".into() });
+    }
+
+    #[test]
+    fn a_build_without_kernels_has_none() {
+        assert!(Embedded::index(b"").is_none());
+        let error = Embedded::default().find("add", "90a").unwrap_err();
+        assert_eq!(error, Error::KernelsNotBuilt { kernel: "add".into() });
+    }
+
+    #[test]
+    fn a_cut_file_is_refused() {
+        let whole = packed();
+        assert!(Embedded::index(&whole[..whole.len() - 1]).is_none());
+    }
+
+    #[test]
+    fn every_embedded_image_unpacks() {
+        for (entry, arch) in embedded().images.keys() {
+            let image = find(entry, arch).unwrap();
+            assert!(image.ptx.contains(&format!(".entry {entry}(")), "{entry} is not in its own PTX");
+            assert!(image.cubin.unwrap().starts_with(b"\x7fELF"), "{entry}");
+        }
+    }
+}

@@ -1,0 +1,110 @@
+//! Everything that must hold before a change lands, one step after the other, with the time of each.
+
+use crate::{capture, root, run, setup};
+use serde_json::Value;
+use std::process::Command;
+use std::time::Instant;
+
+/// What a dependency's licence expression may be made of.
+const LICENCES: [&str; 11] = [
+    "MIT",
+    "Apache-2.0",
+    "Apache-2.0 WITH LLVM-exception",
+    "BSD-1-Clause",
+    "BSD-2-Clause",
+    "BSD-3-Clause",
+    "0BSD",
+    "ISC",
+    "Zlib",
+    "Unicode-3.0",
+    "Unlicense",
+];
+
+type Step = (&'static str, fn() -> Result<(), String>);
+
+const STEPS: [Step; 7] = [
+    ("set-up", || setup::setup().map(|_| ())),
+    ("format", || cargo(&["fmt", "--all", "--check"])),
+    ("licences", licences),
+    ("clippy", || cargo(&["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"])),
+    ("docs", || run(cargo_command(&["doc", "--workspace", "--no-deps"]).env("RUSTDOCFLAGS", "-D warnings"))),
+    ("build", || cargo(&["build", "--workspace", "--all-targets"])),
+    ("tests", || cargo(&["test", "--workspace"])),
+];
+
+/// Runs the steps until one fails.
+pub fn test() -> Result<(), String> {
+    let start = Instant::now();
+    let mut times = Vec::new();
+    for (name, step) in STEPS {
+        println!("== {name}");
+        let begun = Instant::now();
+        step().map_err(|e| format!("{name} failed: {e}"))?;
+        times.push((name, begun.elapsed()));
+    }
+    println!();
+    for (name, time) in &times {
+        println!("{name:10} {:7.1} s", time.as_secs_f64());
+    }
+    println!("{:10} {:7.1} s", "all", start.elapsed().as_secs_f64());
+    Ok(())
+}
+
+/// Kernels are never left out here: a test that needs them must run.
+fn cargo_command(args: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO"));
+    command.args(args).current_dir(root()).env("NARROWGAUGE_REQUIRE_KERNELS", "1");
+    command
+}
+
+fn cargo(args: &[&str]) -> Result<(), String> {
+    run(&mut cargo_command(args))
+}
+
+/// Every package that the workspace can pull in must offer a licence of the list.
+fn licences() -> Result<(), String> {
+    let text = capture(&mut cargo_command(&["metadata", "--format-version", "1", "--locked"]))?;
+    let metadata: Value = serde_json::from_str(&text).map_err(|e| format!("cargo metadata: {e}"))?;
+    let packages = metadata["packages"].as_array().ok_or("cargo metadata lists no packages")?;
+    let mut refused = Vec::new();
+    for package in packages {
+        let expression = package["license"].as_str().unwrap_or("none declared");
+        if !is_allowed(expression) {
+            refused.push(format!("{} {}: {expression}", package["name"], package["version"]));
+        }
+    }
+    println!("{} packages", packages.len());
+    if refused.is_empty() {
+        Ok(())
+    } else {
+        Err(format!("licences not on the list:\n{}", refused.join("\n")))
+    }
+}
+
+/// SPDX: every term of an AND must be allowed, and one of an OR. `/` is the old spelling of OR.
+fn is_allowed(expression: &str) -> bool {
+    let plain = expression.replace('/', " OR ").replace(['(', ')'], " ");
+    let term =
+        |term: &str| LICENCES.contains(&term.split_whitespace().collect::<Vec<_>>().join(" ").as_str());
+    if expression.contains('(') {
+        // Parentheses only ever group an OR inside an AND in practice, so AND binds last there.
+        plain.split(" AND ").all(|all| all.split(" OR ").any(term))
+    } else {
+        plain.split(" OR ").any(|any| any.split(" AND ").all(term))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::is_allowed;
+
+    #[test]
+    fn licence_expressions() {
+        for good in ["MIT", "MIT/Apache-2.0", "GPL-3.0 OR MIT", "(MIT OR Apache-2.0) AND Unicode-3.0"] {
+            assert!(is_allowed(good), "{good}");
+        }
+        for bad in ["none declared", "GPL-3.0", "MIT AND GPL-3.0", "(MIT OR Apache-2.0) AND GPL-2.0"] {
+            assert!(!is_allowed(bad), "{bad}");
+        }
+    }
+}
