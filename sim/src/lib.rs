@@ -9,9 +9,11 @@ mod counters;
 mod fault;
 mod machine;
 mod memory;
+pub mod numeric;
 mod profile;
 pub mod row;
 mod schedule;
+pub mod tensor_core;
 
 pub use counters::{Class, Counters};
 pub use fault::{Fault, FaultKind};
