@@ -63,6 +63,8 @@ fn images(root: &Path, kernels: &Path, out: &Path) -> Result<Option<Vec<u8>>, St
         archs.map(|list| list.split(',').map(|name| name.trim().to_owned()).collect());
     let variants = variants::read(kernels, archs.as_deref())?;
     let key = variants::tree_key(kernels, &variants)?;
+    // `cargo xtask package` names the prebuilt images by it.
+    println!("cargo::rustc-env=NARROWGAUGE_IMAGES_KEY={key}");
     let mut notes = Vec::new();
     let tools = if is_on("NARROWGAUGE_NO_NVCC") { None } else { toolchain::find(root, &mut notes)? };
     if let Some(tools) = tools {
@@ -72,9 +74,6 @@ fn images(root: &Path, kernels: &Path, out: &Path) -> Result<Option<Vec<u8>>, St
         let images = compile::all(&tools, kernels, &cache, &variants, jobs, &mut notes)?;
         notes.iter().for_each(|note| println!("cargo::warning={note}"));
         let packed = pack(&tools.version, &images);
-        // `cargo xtask package` takes the prebuilt images from here.
-        let release = cache.join(format!("{key}.images"));
-        fs::write(&release, &packed).map_err(|e| format!("{}: {e}", release.display()))?;
         return Ok(Some(packed));
     }
     notes.iter().for_each(|note| println!("cargo::warning={note}"));

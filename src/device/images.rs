@@ -17,9 +17,10 @@ pub(crate) struct Image {
     pub(crate) cubin: Option<Arc<[u8]>>,
 }
 
-/// The image of a kernel for the architecture, which is written as in `90a`. A folder of `NARROWGAUGE_IMAGES` with
-/// `<entry>.<arch>.ptx` comes before what is embedded; it is read at every call.
+/// The image of a kernel for the architecture as nvcc names it, `sm_90a`. A folder of `NARROWGAUGE_IMAGES` with
+/// `<entry>.90a.ptx` comes before what is embedded; it is read at every call.
 pub(crate) fn find(entry: &str, arch: &str) -> Result<Image> {
+    let arch = arch.strip_prefix("sm_").unwrap_or(arch);
     if let Some(folder) = std::env::var_os("NARROWGAUGE_IMAGES") {
         let ptx = PathBuf::from(folder).join(format!("{entry}.{arch}.ptx"));
         if ptx.is_file() {

@@ -1,23 +1,33 @@
 //! Developer tasks: `cargo xtask setup|demo|test|bundle|package`.
 
+mod bundle;
+mod demo;
+mod package;
 mod setup;
 mod test;
 #[path = "../../build/toolchain.rs"]
 mod toolchain;
 
+use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 
 const USAGE: &str = "usage: cargo xtask <task>
 
   setup     find nvcc 12.9 or newer, or install a pinned one into .cuda/ (no root needed)
-  test      set up, then everything that must hold: format, lints, docs, tests, licences";
+  demo      set up, then generate tokens from the shipped checkpoint and compare with its golden outputs
+  test      set up, then everything that must hold: format, lints, docs, tests, licences
+  bundle    dist/narrowgauge-bundle/: checks, benchmarks and demo for a GPU machine with no Rust
+  package   dist/packages/: the crates as published, with prebuilt kernel images";
 
 fn main() -> ExitCode {
     let mut args = std::env::args().skip(1);
     let result = match args.next().as_deref() {
         Some("setup") => setup::setup().map(|_| ()),
+        Some("demo") => demo::demo(),
         Some("test") => test::test(),
+        Some("bundle") => bundle::bundle(),
+        Some("package") => package::package(),
         _ => Err(USAGE.to_owned()),
     };
     match result {
@@ -54,4 +64,42 @@ fn capture(command: &mut Command) -> Result<String, String> {
 fn shown(command: &Command) -> String {
     let words = std::iter::once(command.get_program()).chain(command.get_args());
     words.map(|word| word.to_string_lossy()).collect::<Vec<_>>().join(" ")
+}
+
+/// The files of a folder, without those of its folders.
+fn files(folder: &Path) -> Result<Vec<PathBuf>, String> {
+    let read = || -> std::io::Result<Vec<PathBuf>> {
+        let mut files = Vec::new();
+        for entry in fs::read_dir(folder)? {
+            let path = entry?.path();
+            if path.is_file() {
+                files.push(path);
+            }
+        }
+        Ok(files)
+    };
+    read().map_err(|e| format!("{}: {e}", folder.display()))
+}
+
+#[cfg(unix)]
+fn make_executable(file: &Path) -> Result<(), String> {
+    use std::os::unix::fs::PermissionsExt;
+    fs::set_permissions(file, fs::Permissions::from_mode(0o755))
+        .map_err(|e| format!("{}: {e}", file.display()))
+}
+
+#[cfg(not(unix))]
+fn make_executable(_: &Path) -> Result<(), String> {
+    Ok(())
+}
+
+fn create(folder: &Path) -> Result<(), String> {
+    fs::create_dir_all(folder).map_err(|e| format!("{}: {e}", folder.display()))
+}
+
+fn remove(folder: &Path) -> Result<(), String> {
+    match fs::remove_dir_all(folder) {
+        Err(e) if e.kind() != std::io::ErrorKind::NotFound => Err(format!("{}: {e}", folder.display())),
+        _ => Ok(()),
+    }
 }

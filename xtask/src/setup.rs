@@ -1,7 +1,7 @@
 //! Finds nvcc, or installs its published Python wheels into `.cuda/` of the checkout.
 
 use crate::toolchain::{self, Toolchain};
-use crate::{capture, root};
+use crate::{capture, create, files, make_executable, remove, root};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -147,41 +147,4 @@ fn note_for_builds(root: &Path, tools: &Toolchain) -> Result<(), String> {
         .and_then(|file| file.set_modified(SystemTime::now()));
     touched.map_err(|e| format!("{}: {e}", variants.display()))?;
     fs::write(&note, text).map_err(|e| format!("{}: {e}", note.display()))
-}
-
-fn files(folder: &Path) -> Result<Vec<PathBuf>, String> {
-    let read = || -> std::io::Result<Vec<PathBuf>> {
-        let mut files = Vec::new();
-        for entry in fs::read_dir(folder)? {
-            let path = entry?.path();
-            if path.is_file() {
-                files.push(path);
-            }
-        }
-        Ok(files)
-    };
-    read().map_err(|e| format!("{}: {e}", folder.display()))
-}
-
-#[cfg(unix)]
-fn make_executable(file: &Path) -> Result<(), String> {
-    use std::os::unix::fs::PermissionsExt;
-    fs::set_permissions(file, fs::Permissions::from_mode(0o755))
-        .map_err(|e| format!("{}: {e}", file.display()))
-}
-
-#[cfg(not(unix))]
-fn make_executable(_: &Path) -> Result<(), String> {
-    Ok(())
-}
-
-fn create(folder: &Path) -> Result<(), String> {
-    fs::create_dir_all(folder).map_err(|e| format!("{}: {e}", folder.display()))
-}
-
-fn remove(folder: &Path) -> Result<(), String> {
-    match fs::remove_dir_all(folder) {
-        Err(e) if e.kind() != std::io::ErrorKind::NotFound => Err(format!("{}: {e}", folder.display())),
-        _ => Ok(()),
-    }
 }
