@@ -1,0 +1,154 @@
+// The only contract between kernels and the host: one plain struct per kernel, and the bits of the status word.
+// src/device/abi.rs has the same structs; both sides assert sizes and offsets. In structs with
+// tensor maps the maps come first.
+#ifndef NARROWGAUGE_ABI_H
+#define NARROWGAUGE_ABI_H
+
+#include <stdint.h>
+
+// A TMA tensor map. Ours, since the alignment of CUDA's own type differs between versions.
+struct alignas(128) NgTensorMap {
+    uint8_t bytes[128];
+};
+static_assert(sizeof(NgTensorMap) == 128 && alignof(NgTensorMap) == 128, "tensor map");
+
+// Bits that kernels set in the stream's status word (atomicOr) when they masked bad data.
+enum NgStatus : uint32_t {
+    NG_STATUS_BAD_EXPERT = 1u << 0,    // an expert id outside -1..E, or a duplicate
+    NG_STATUS_BAD_PAGE = 1u << 1,      // a page id in use outside the cache
+    NG_STATUS_BAD_LENGTH = 1u << 2,    // a sequence length that is negative or beyond its page table
+    NG_STATUS_BAD_TOKEN = 1u << 3,     // a token id outside the vocabulary
+    NG_STATUS_BAD_POSITION = 1u << 4,  // a position outside the rotary tables
+    NG_STATUS_BAD_SLOT = 1u << 5,      // a cache slot outside the cache
+    NG_STATUS_BAD_OFFSETS = 1u << 6,   // group offsets that decrease or leave the rows
+    NG_STATUS_NAN_SCORE = 1u << 7,     // NaN among scores that were ranked
+    NG_STATUS_UNROUTED = 1u << 8,      // a token that no expert takes
+};
+
+// ---- quantisation, norms, vocabulary, routing, rotary embedding ----
+// Fields named like tensors are device addresses; strides count elements.
+
+struct NgQuantizeParams {
+    uint64_t x, data, scales;
+    uint64_t x_row_stride, data_row_stride, scale_row_stride, scale_group_stride;
+    uint32_t rows, columns;
+    uint32_t warps_per_row;
+    uint32_t power_of_two;
+    uint32_t vectorised;
+};
+static_assert(sizeof(NgQuantizeParams) == 80 && __builtin_offsetof(NgQuantizeParams, rows) == 56, "NgQuantizeParams");
+
+struct NgRmsNormParams {
+    uint64_t x, weight, out;
+    uint64_t x_row_stride, out_row_stride;
+    uint32_t columns;
+    float epsilon;
+    uint32_t vectorised;
+};
+static_assert(sizeof(NgRmsNormParams) == 56 && __builtin_offsetof(NgRmsNormParams, columns) == 40, "NgRmsNormParams");
+
+struct NgRmsNormQuantizeParams {
+    uint64_t x, weight, out;  // `out` 0: no bf16 output
+    uint64_t data, scales;
+    uint64_t x_row_stride, out_row_stride, data_row_stride, scale_row_stride, scale_group_stride;
+    uint32_t columns;
+    float epsilon;
+    uint32_t power_of_two;
+    uint32_t vectorised;
+};
+static_assert(sizeof(NgRmsNormQuantizeParams) == 96 && __builtin_offsetof(NgRmsNormQuantizeParams, columns) == 80, "NgRmsNormQuantizeParams");
+
+struct NgAddParams {
+    uint64_t a, b, out;
+    uint64_t a_row_stride, b_row_stride, out_row_stride;
+    uint32_t columns;
+    uint32_t vectorised;
+};
+static_assert(sizeof(NgAddParams) == 56 && __builtin_offsetof(NgAddParams, columns) == 48, "NgAddParams");
+
+struct NgEmbeddingParams {
+    uint64_t table, ids, out, status;
+    uint64_t table_row_stride, out_row_stride;
+    uint32_t vocabulary, columns;
+    uint32_t vectorised;
+};
+static_assert(sizeof(NgEmbeddingParams) == 64 && __builtin_offsetof(NgEmbeddingParams, vocabulary) == 48, "NgEmbeddingParams");
+
+struct NgArgmaxParams {
+    uint64_t logits, out, status;
+    uint64_t logits_row_stride;
+    uint32_t vocabulary;
+};
+static_assert(sizeof(NgArgmaxParams) == 40 && __builtin_offsetof(NgArgmaxParams, vocabulary) == 32, "NgArgmaxParams");
+
+struct NgRouterParams {
+    uint64_t logits, bias, weights, ids, status;
+    uint64_t logits_row_stride;
+    uint32_t tokens, experts, slots;
+    uint32_t groups, kept_groups;
+    uint32_t normalize;
+    float scale;
+};
+static_assert(sizeof(NgRouterParams) == 80 && __builtin_offsetof(NgRouterParams, tokens) == 48, "NgRouterParams");
+
+// The three passes of the stable permutation share it.
+struct NgPermuteParams {
+    uint64_t ids;       // i32[entries]
+    uint64_t counts;    // i32[experts]
+    uint64_t offsets;   // i32[experts + 1]
+    uint64_t source;    // i32[entries]
+    uint64_t position;  // i32[entries]
+    uint64_t partial;   // i32[chunks * experts]
+    uint64_t status;
+    uint32_t entries, experts, chunks;
+};
+static_assert(sizeof(NgPermuteParams) == 72 && __builtin_offsetof(NgPermuteParams, entries) == 56, "NgPermuteParams");
+
+struct NgGatherRowsParams {
+    uint64_t data, scales, source, out_data, out_scales;
+    uint64_t data_row_stride, scale_row_stride, scale_group_stride;
+    uint64_t out_data_row_stride, out_scale_row_stride, out_scale_group_stride;
+    uint32_t tokens, slots, columns;
+    uint32_t vectorised;
+};
+static_assert(sizeof(NgGatherRowsParams) == 104 && __builtin_offsetof(NgGatherRowsParams, tokens) == 88, "NgGatherRowsParams");
+
+struct NgSwigluQuantizeParams {
+    uint64_t gate_up, data, scales;
+    uint64_t valid_rows;  // i32*, 0: every row
+    uint64_t gate_up_row_stride, data_row_stride, scale_row_stride, scale_group_stride;
+    uint64_t up_offset;
+    uint32_t rows, columns;
+    uint32_t warps_per_row;
+    uint32_t power_of_two;
+    uint32_t vectorised;
+};
+static_assert(sizeof(NgSwigluQuantizeParams) == 96 && __builtin_offsetof(NgSwigluQuantizeParams, rows) == 72, "NgSwigluQuantizeParams");
+
+struct NgCombineParams {
+    uint64_t rows, position, weights, shared, out;  // `shared` 0: nothing is added
+    uint64_t rows_row_stride, shared_row_stride, out_row_stride;
+    uint32_t row_count, slots, columns;
+    uint32_t vectorised;
+};
+static_assert(sizeof(NgCombineParams) == 80 && __builtin_offsetof(NgCombineParams, row_count) == 64, "NgCombineParams");
+
+struct NgRopeParams {
+    uint64_t x, positions, cosines, sines, out, status;
+    uint64_t x_token_stride, x_head_stride, out_token_stride, out_head_stride;
+    uint64_t rows;  // tokens * heads
+    uint32_t heads, max_positions;
+    uint32_t vectorised;
+};
+static_assert(sizeof(NgRopeParams) == 104 && __builtin_offsetof(NgRopeParams, heads) == 88, "NgRopeParams");
+
+struct NgCacheWriteParams {
+    uint64_t latent, key_rope, positions, slots, cosines, sines, cache, status;
+    uint64_t latent_row_stride, key_rope_row_stride;
+    uint64_t cache_rows;
+    uint32_t tokens, max_positions;
+    uint32_t vectorised;
+};
+static_assert(sizeof(NgCacheWriteParams) == 104 && __builtin_offsetof(NgCacheWriteParams, tokens) == 88, "NgCacheWriteParams");
+
+#endif

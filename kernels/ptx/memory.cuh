@@ -1,0 +1,12 @@
+// Global memory accesses that C++ cannot name.
+#pragma once
+#include <stdint.h>
+
+namespace ng::ptx {
+
+// Adds a condition of the data to the stream's status word. Relaxed: the host reads it after the stream is idle.
+__device__ __forceinline__ void report_status(uint32_t* word, uint32_t bits) {
+    asm volatile("red.relaxed.gpu.or.b32 [%0], %1;" ::"l"(word), "r"(bits) : "memory");
+}
+
+}  // namespace ng::ptx

@@ -1,0 +1,61 @@
+// Exchanges between the lanes of a warp, and the warp's own coordinates.
+#pragma once
+#include <stdint.h>
+
+namespace ng::ptx {
+
+constexpr uint32_t kFullWarp = 0xffffffffu;
+
+__device__ __forceinline__ uint32_t lane_id() {
+    uint32_t lane;
+    asm("mov.u32 %0, %%laneid;" : "=r"(lane));
+    return lane;
+}
+
+__device__ __forceinline__ uint32_t lanes_below() {
+    uint32_t mask;
+    asm("mov.u32 %0, %%lanemask_lt;" : "=r"(mask));
+    return mask;
+}
+
+__device__ __forceinline__ uint32_t shuffle_xor(uint32_t value, uint32_t lane_mask) {
+    uint32_t other;
+    asm volatile("shfl.sync.bfly.b32 %0, %1, %2, 31, 0xffffffff;" : "=r"(other) : "r"(value), "r"(lane_mask));
+    return other;
+}
+
+__device__ __forceinline__ float shuffle_xor(float value, uint32_t lane_mask) {
+    return __uint_as_float(shuffle_xor(__float_as_uint(value), lane_mask));
+}
+
+__device__ __forceinline__ uint32_t shuffle_up(uint32_t value, uint32_t delta) {
+    uint32_t other;
+    asm volatile("shfl.sync.up.b32 %0, %1, %2, 0, 0xffffffff;" : "=r"(other) : "r"(value), "r"(delta));
+    return other;
+}
+
+__device__ __forceinline__ uint32_t shuffle_index(uint32_t value, uint32_t lane) {
+    uint32_t other;
+    asm volatile("shfl.sync.idx.b32 %0, %1, %2, 31, 0xffffffff;" : "=r"(other) : "r"(value), "r"(lane));
+    return other;
+}
+
+__device__ __forceinline__ float shuffle_index(float value, uint32_t lane) {
+    return __uint_as_float(shuffle_index(__float_as_uint(value), lane));
+}
+
+__device__ __forceinline__ uint32_t ballot(bool predicate) {
+    uint32_t mask;
+    asm volatile(
+        "{\n.reg .pred p;\nsetp.ne.u32 p, %1, 0;\nvote.sync.ballot.b32 %0, p, 0xffffffff;\n}"
+        : "=r"(mask)
+        : "r"(uint32_t(predicate)));
+    return mask;
+}
+
+__device__ __forceinline__ void warp_barrier() { asm volatile("bar.warp.sync 0xffffffff;" ::: "memory"); }
+
+// Every thread of the block, barrier 0.
+__device__ __forceinline__ void block_barrier() { asm volatile("barrier.sync.aligned 0;" ::: "memory"); }
+
+}  // namespace ng::ptx
