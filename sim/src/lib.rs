@@ -14,6 +14,7 @@ mod profile;
 pub mod row;
 mod schedule;
 pub mod tensor_core;
+pub mod wgmma;
 
 pub use counters::{Class, Counters};
 pub use fault::{Fault, FaultKind};
