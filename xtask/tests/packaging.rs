@@ -1,0 +1,142 @@
+//! Builds as strangers do them: no nvcc, docs.rs, a set-up that comes after the first build, a crate outside.
+//!
+//! Each works on a copy of the checkout without `.cuda/` and `prebuilt/`, in target folders that are kept, so that
+//! dependencies compile once.
+
+use serde_json::Value;
+use std::env;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+#[test]
+fn a_build_without_nvcc_works_and_a_later_setup_adds_the_kernels() {
+    let checkout = Checkout::copy("without-nvcc");
+    let refused = checkout.cargo(&["check"]).env("NARROWGAUGE_REQUIRE_KERNELS", "1").output().unwrap();
+    assert!(!refused.status.success());
+    assert!(stderr(&refused).contains("NARROWGAUGE_REQUIRE_KERNELS is set"), "{}", stderr(&refused));
+
+    let output = run(&mut checkout.cargo(&["check", "--workspace", "--message-format", "json"]));
+    assert!(stderr(&output).contains("built without kernels"), "no warning:\n{}", stderr(&output));
+    assert!(!has_kernels(&output), "kernels came out of nowhere");
+
+    // What set-up would install is lent from here: the same file names and the same note to cargo.
+    let installed = root().join(".cuda");
+    if !installed.join("nvidia/cu13/bin/nvcc").is_file() {
+        eprintln!(
+            "the second half needs what `cargo xtask setup` installs, and this machine has its own nvcc"
+        );
+        return;
+    }
+    std::os::unix::fs::symlink(&installed, checkout.folder.join(".cuda")).unwrap();
+    let again = run(&mut checkout.cargo(&["check", "--message-format", "json"]));
+    assert!(!has_kernels(&again), "cargo noticed by itself: the note of set-up is not what is tested");
+    run(&mut checkout.cargo(&["run", "--quiet", "--package", "xtask", "--", "setup"]));
+    let after = run(&mut checkout.cargo(&["check", "--message-format", "json"]));
+    assert!(has_kernels(&after), "set-up did not bring the kernels:\n{}", stderr(&after));
+}
+
+#[test]
+fn docs_rs_can_build_the_documentation() {
+    let checkout = Checkout::copy("docs-rs");
+    let mut cargo = checkout.cargo(&["doc", "--package", "narrowgauge", "--no-deps"]);
+    run(cargo.env("DOCS_RS", "1").env("RUSTDOCFLAGS", "-D warnings").env_remove("CUDARC_CUDA_VERSION"));
+    assert!(checkout.target().join("doc/narrowgauge/index.html").is_file());
+}
+
+/// A copy of the tracked and the new files, below the target folder.
+struct Checkout {
+    folder: PathBuf,
+}
+
+impl Checkout {
+    fn copy(name: &str) -> Self {
+        let folder = scratch().join(name);
+        if folder.exists() {
+            fs::remove_dir_all(&folder).unwrap();
+        }
+        let list = run(Command::new("git").current_dir(root()).args([
+            "ls-files",
+            "-z",
+            "--cached",
+            "--others",
+            "--exclude-standard",
+        ]));
+        for file in String::from_utf8(list.stdout).unwrap().split_terminator('\0') {
+            let from = root().join(file);
+            // A deleted file stays in git's list until the deletion is committed.
+            if from.is_file() {
+                let to = folder.join(file);
+                fs::create_dir_all(to.parent().unwrap()).unwrap();
+                fs::copy(from, to).unwrap();
+            }
+        }
+        Checkout { folder }
+    }
+
+    fn target(&self) -> PathBuf {
+        scratch().join("target")
+    }
+
+    fn cargo(&self, args: &[&str]) -> Command {
+        let mut cargo = without_cuda(&self.folder, &self.target());
+        cargo.args(args);
+        cargo
+    }
+}
+
+/// Cargo with no CUDA compiler in sight, apart from what the checkout at `folder` has installed.
+fn without_cuda(folder: &Path, target: &Path) -> Command {
+    assert!(!Path::new("/usr/local/cuda/bin/nvcc").is_file(), "cannot hide /usr/local/cuda from the build");
+    let path = env::var_os("PATH").unwrap();
+    let path =
+        env::join_paths(env::split_paths(&path).filter(|folder| !folder.join("nvcc").exists())).unwrap();
+    let mut cargo = Command::new(env!("CARGO"));
+    cargo
+        .current_dir(folder)
+        .env("PATH", path)
+        .env("CARGO_TARGET_DIR", target)
+        .env("CARGO_PROFILE_DEV_DEBUG", "0");
+    // The kernels of this very tree were compiled already.
+    cargo.env("NARROWGAUGE_KERNEL_CACHE", root().join("target/narrowgauge-kernels"));
+    let unwanted =
+        ["NVCC", "CUDA_HOME", "CUDA_PATH", "NARROWGAUGE_REQUIRE_KERNELS", "NARROWGAUGE_ARCHS", "DOCS_RS"];
+    for name in unwanted {
+        cargo.env_remove(name);
+    }
+    cargo
+}
+
+fn has_kernels(output: &Output) -> bool {
+    let messages = String::from_utf8_lossy(&output.stdout);
+    let executed = messages
+        .lines()
+        .filter_map(|line| serde_json::from_str::<Value>(line).ok())
+        .find(|message| {
+            let variables = message["env"].as_array();
+            variables.is_some_and(|pairs| pairs.iter().any(|pair| pair[0] == "NARROWGAUGE_IMAGES_KEY"))
+        })
+        .expect("cargo reports the build script of narrowgauge");
+    executed["cfgs"].as_array().unwrap().iter().any(|cfg| cfg == "ng_kernels")
+}
+
+fn run(command: &mut Command) -> Output {
+    let output = command.output().unwrap();
+    let log = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success(), "{command:?} ended with {}:\n{log}\n{}", output.status, stderr(&output));
+    output
+}
+
+fn stderr(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().to_owned()
+}
+
+fn scratch() -> PathBuf {
+    let folder = root().join("target/packaging");
+    fs::create_dir_all(&folder).unwrap();
+    folder
+}
