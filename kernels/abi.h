@@ -151,4 +151,45 @@ struct NgCacheWriteParams {
 };
 static_assert(sizeof(NgCacheWriteParams) == 104 && __builtin_offsetof(NgCacheWriteParams, tokens) == 88, "NgCacheWriteParams");
 
+// ---- matrix products ----
+// Strides count elements.
+
+struct NgFp8GemmParams {
+    NgTensorMap a;  // e4m3 [1, rows, k]
+    NgTensorMap b;  // e4m3 [groups, n, k]
+    const float* a_scales;
+    const float* b_scales;
+    const int32_t* offsets;  // [groups + 1], null when dense
+    void* out;
+    uint32_t* status;
+    int64_t a_scales_row_stride;
+    int64_t a_scales_block_stride;
+    int64_t b_scales_group_stride;
+    int64_t b_scales_row_stride;
+    int64_t b_scales_block_stride;
+    int64_t out_row_stride;
+    uint32_t rows;
+    uint32_t n;
+    uint32_t k_blocks;
+    uint32_t groups;
+    uint32_t paired_stores;  // two adjacent outputs may be stored at once
+    uint32_t reserved[5];
+};
+static_assert(sizeof(NgFp8GemmParams) == 384 && __builtin_offsetof(NgFp8GemmParams, rows) == 344, "NgFp8GemmParams");
+
+struct NgBf16GemmParams {
+    NgTensorMap a;  // bf16 [batch, m, k]
+    NgTensorMap b;  // bf16 [batch, n, k]
+    void* out;
+    int64_t out_batch_stride;
+    int64_t out_row_stride;
+    uint32_t m;
+    uint32_t n;
+    uint32_t k_blocks;
+    uint32_t batch;
+    uint32_t paired_stores;
+    uint32_t reserved[21];
+};
+static_assert(sizeof(NgBf16GemmParams) == 384 && __builtin_offsetof(NgBf16GemmParams, m) == 280, "NgBf16GemmParams");
+
 #endif
