@@ -192,4 +192,56 @@ struct NgBf16GemmParams {
 };
 static_assert(sizeof(NgBf16GemmParams) == 384 && __builtin_offsetof(NgBf16GemmParams, m) == 280, "NgBf16GemmParams");
 
+// ---- attention over the latent cache ----
+
+// Columns of the output: the latent part of a cached token.
+#define NG_MLA_LATENT 512
+// Dynamic shared memory of the attention kernel.
+#define NG_MLA_SHARED_BYTES 230464
+
+// Entries with SPLIT=0 write `output` and `lse`, those with SPLIT=1 the partials.
+struct NgMlaAttentionParams {
+    NgTensorMap query;   // bf16 [batch, tokens * heads, 576]
+    NgTensorMap cache;   // bf16 [cache_pages, 64, 576]
+    NgTensorMap output;  // bf16 [batch, tokens * heads, 512]
+    uint64_t page_table;  // i32 [batch, table_pages]
+    uint64_t lengths;     // i32 [batch]
+    uint64_t lse;         // f32 [batch, heads, tokens], or null
+    uint64_t partial_output;      // f32 [splits, batch, tokens * heads, 512], not normalised
+    uint64_t partial_statistics;  // f32 [splits, batch, tokens * heads, 2]: maximum of the raw scores, sum
+    uint64_t status;
+    int64_t table_stride;
+    int64_t lse_batch_stride;
+    int64_t lse_head_stride;
+    int64_t lse_token_stride;
+    int32_t batch;
+    int32_t tokens;
+    int32_t heads;
+    int32_t table_pages;
+    int32_t cache_pages;
+    int32_t splits;
+    float scale;
+    float scale_log2;  // scale * log2(e)
+};
+static_assert(sizeof(NgMlaAttentionParams) == 512 && __builtin_offsetof(NgMlaAttentionParams, batch) == 464, "NgMlaAttentionParams");
+
+struct NgMlaCombineParams {
+    uint64_t partial_output;
+    uint64_t partial_statistics;
+    uint64_t output;
+    uint64_t lse;
+    int64_t output_batch_stride;
+    int64_t output_row_stride;
+    int64_t lse_batch_stride;
+    int64_t lse_head_stride;
+    int64_t lse_token_stride;
+    int32_t batch;
+    int32_t tokens;
+    int32_t heads;
+    int32_t splits;
+    float scale;
+    float scale_log2;
+};
+static_assert(sizeof(NgMlaCombineParams) == 96 && __builtin_offsetof(NgMlaCombineParams, batch) == 72, "NgMlaCombineParams");
+
 #endif

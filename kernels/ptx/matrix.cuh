@@ -1,0 +1,14 @@
+// 8x8 matrices of 16-bit elements between registers and shared memory.
+#pragma once
+#include <stdint.h>
+
+namespace ng::ptx {
+
+// Lane 8j + i gives the address of row i of matrix j; register j of each lane holds two neighbours of matrix j.
+__device__ __forceinline__ void stmatrix_x4(uint32_t row, uint32_t m0, uint32_t m1, uint32_t m2, uint32_t m3) {
+    asm volatile("stmatrix.sync.aligned.m8n8.x4.shared.b16 [%0], {%1, %2, %3, %4};" ::"r"(row), "r"(m0), "r"(m1), "r"(m2),
+                 "r"(m3)
+                 : "memory");
+}
+
+}  // namespace ng::ptx
