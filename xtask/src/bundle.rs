@@ -1,6 +1,5 @@
 //! One folder that runs the checks, the benchmarks and the demo on a GPU machine with no Rust and no network.
 
-use crate::demo::Request;
 use crate::{create, files, make_executable, remove, root, run, setup};
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -8,6 +7,24 @@ use std::process::Command;
 
 /// What the folder may weigh.
 const LIMIT: u64 = 12 << 20;
+
+/// The folder's front door.
+const RUN: &str = r#"#!/bin/sh
+# check: every kernel against its oracle. bench: the benchmarks. demo: tokens from the checkpoint.
+# Further arguments are passed on, as in: ./run.sh check --device sim:h20
+set -eu
+here=$(CDPATH= cd "$(dirname "$0")" && pwd)
+task=${1:-help}
+[ "$#" -eq 0 ] || shift
+case "$task" in
+check | bench) exec "$here/narrowgauge" "$task" "$@" ;;
+demo) exec "$here/narrowgauge" demo --model "$here/checkpoint" --golden "$here/checkpoint/golden.json" "$@" ;;
+*)
+    echo "usage: ./run.sh check|bench|demo [--device auto|cuda:0|sim:h20]" >&2
+    exit 2
+    ;;
+esac
+"#;
 
 /// Builds `dist/narrowgauge-bundle/` and says where it is.
 pub fn bundle() -> Result<(), String> {
@@ -27,8 +44,7 @@ pub fn bundle() -> Result<(), String> {
         copy(&root.join(licence), &bundle.join(licence))?;
     }
     let script = bundle.join("run.sh");
-    let text = run_script(&Request::of(&checkpoint.join("golden.json"))?);
-    fs::write(&script, text).map_err(|e| format!("{}: {e}", script.display()))?;
+    fs::write(&script, RUN).map_err(|e| format!("{}: {e}", script.display()))?;
     make_executable(&script)?;
     let mut size = 0;
     for file in files(&bundle)?.into_iter().chain(files(&bundle.join("checkpoint"))?) {
@@ -57,31 +73,6 @@ fn build(root: &Path) -> Result<PathBuf, String> {
     cargo.args(["build", "--release", "--package", "narrowgauge-cli", "--features", "demo", "--target-dir"]);
     run(cargo.arg(&target))?;
     Ok(target.join("release/narrowgauge"))
-}
-
-fn run_script(request: &Request) -> String {
-    format!(
-        r#"#!/bin/sh
-# check: every kernel against its oracle. bench: the benchmarks. demo: tokens from the checkpoint.
-# Further arguments are passed on, as in: ./run.sh check --device sim:h20
-set -eu
-here=$(CDPATH= cd "$(dirname "$0")" && pwd)
-task=${{1:-help}}
-[ "$#" -eq 0 ] || shift
-case "$task" in
-check | bench) exec "$here/narrowgauge" "$task" "$@" ;;
-demo)
-    exec "$here/narrowgauge" demo --model "$here/checkpoint" --golden "$here/checkpoint/golden.json" \
-        --prompt-ids {} --new-tokens {} "$@"
-    ;;
-*)
-    echo "usage: ./run.sh check|bench|demo [--device auto|cuda:0|sim:h20]" >&2
-    exit 2
-    ;;
-esac
-"#,
-        request.prompt_ids, request.new_tokens
-    )
 }
 
 fn copy(from: &Path, to: &Path) -> Result<(), String> {
