@@ -22,12 +22,13 @@ const LICENCES: [&str; 11] = [
 
 type Step = (&'static str, fn() -> Result<(), String>);
 
-const STEPS: [Step; 7] = [
+const STEPS: [Step; 8] = [
     ("set-up", || setup::setup().map(|_| ())),
     ("format", || cargo(&["fmt", "--all", "--check"])),
     ("licences", licences),
     ("clippy", || cargo(&["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"])),
     ("docs", || run(cargo_command(&["doc", "--workspace", "--no-deps"]).env("RUSTDOCFLAGS", "-D warnings"))),
+    ("oldest Rust", oldest_rust),
     ("build", || cargo(&["build", "--workspace", "--all-targets"])),
     ("tests", || cargo(&["test", "--workspace"])),
 ];
@@ -44,9 +45,9 @@ pub fn test() -> Result<(), String> {
     }
     println!();
     for (name, time) in &times {
-        println!("{name:10} {:7.1} s", time.as_secs_f64());
+        println!("{name:11} {:7.1} s", time.as_secs_f64());
     }
-    println!("{:10} {:7.1} s", "all", start.elapsed().as_secs_f64());
+    println!("{:11} {:7.1} s", "all", start.elapsed().as_secs_f64());
     Ok(())
 }
 
@@ -59,6 +60,31 @@ fn cargo_command(args: &[&str]) -> Command {
 
 fn cargo(args: &[&str]) -> Result<(), String> {
     run(&mut cargo_command(args))
+}
+
+/// The workspace with the toolchain that the manifests promise, where rustup has it or can get it.
+fn oldest_rust() -> Result<(), String> {
+    const OLDEST: &str = env!("CARGO_PKG_RUST_VERSION");
+    let rustup = || {
+        let mut command = Command::new("rustup");
+        command.current_dir(root()).env_remove("RUSTUP_TOOLCHAIN").env_remove("CARGO").env_remove("RUSTC");
+        command
+    };
+    let present = || capture(rustup().args(["run", OLDEST, "cargo", "--version"]));
+    let install = || {
+        capture(rustup().args(["toolchain", "install", OLDEST, "--profile", "minimal", "--no-self-update"]))
+    };
+    if let Err(reason) = present().or_else(|_| install()) {
+        println!(
+            "left out: rustup has no Rust {OLDEST} and cannot get it: {}",
+            reason.lines().last().unwrap_or("")
+        );
+        return Ok(());
+    }
+    let target = root().join("target/oldest-rust");
+    let mut check = rustup();
+    check.args(["run", OLDEST, "cargo", "check", "--quiet", "--workspace", "--target-dir"]).arg(target);
+    run(check.env("NARROWGAUGE_KERNEL_CACHE", root().join("target/narrowgauge-kernels")))
 }
 
 /// Every package that the workspace can pull in must offer a licence of the list.
