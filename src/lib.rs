@@ -1,1 +1,23 @@
 //! Hand-written CUDA kernels for low-precision mixture-of-experts inference, wrapped in safe Rust.
+//!
+//! A [`Device`] is a card, or the simulated card that runs the same kernels' PTX anywhere. [`Tensor`]s are typed
+//! views of its memory; operations take them, check everything that the host can know, and launch on a [`Stream`].
+
+pub mod card;
+pub mod device;
+pub mod dtype;
+pub mod error;
+pub mod tensor;
+
+pub use card::Card;
+pub use device::{Device, Graph, LaunchRecord, Status, Stream};
+pub use dtype::{DType, E4m3, Element, bf16, f16};
+pub use error::{Error, Result};
+pub use tensor::Tensor;
+
+/// The CUDA bindings that the crate's public types use.
+#[cfg(feature = "cuda")]
+pub use cudarc;
+/// The simulated card by itself.
+#[cfg(feature = "sim")]
+pub use narrowgauge_sim as sim;

@@ -1,0 +1,93 @@
+//! The structs of `kernels/abi.h`, by hand in bindgen's style, with the same names.
+
+#![allow(non_camel_case_types)]
+
+/// A TMA tensor map, as kernels take it.
+#[repr(C, align(128))]
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct NgTensorMap {
+    /// The encoded descriptor.
+    pub bytes: [u8; 128],
+}
+
+impl std::fmt::Debug for NgTensorMap {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("NgTensorMap")
+    }
+}
+
+const _: () = assert!(size_of::<NgTensorMap>() == 128 && align_of::<NgTensorMap>() == 128);
+
+/// An expert id outside -1..E, or a duplicate.
+pub const NG_STATUS_BAD_EXPERT: u32 = 1 << 0;
+/// A page id in use outside the cache.
+pub const NG_STATUS_BAD_PAGE: u32 = 1 << 1;
+/// A sequence length that is negative or beyond its page table.
+pub const NG_STATUS_BAD_LENGTH: u32 = 1 << 2;
+/// A token id outside the vocabulary.
+pub const NG_STATUS_BAD_TOKEN: u32 = 1 << 3;
+/// A position outside the rotary tables.
+pub const NG_STATUS_BAD_POSITION: u32 = 1 << 4;
+/// A cache slot outside the cache.
+pub const NG_STATUS_BAD_SLOT: u32 = 1 << 5;
+/// Group offsets that decrease or leave the rows.
+pub const NG_STATUS_BAD_OFFSETS: u32 = 1 << 6;
+/// NaN among scores that were ranked.
+pub const NG_STATUS_NAN_SCORE: u32 = 1 << 7;
+/// A token that no expert takes.
+pub const NG_STATUS_UNROUTED: u32 = 1 << 8;
+
+/// A type without padding, which may be a field of a kernel's parameters.
+///
+/// # Safety
+///
+/// The type has no padding bytes.
+pub(crate) unsafe trait Field: Copy {}
+
+macro_rules! fields {
+    ($($type:ty),+) => {$(
+        // SAFETY: a plain number.
+        unsafe impl Field for $type {}
+    )+};
+}
+fields!(u8, i8, u16, i16, u32, i32, u64, i64, f32, f64);
+// SAFETY: 128 bytes and nothing else.
+unsafe impl Field for NgTensorMap {}
+// SAFETY: arrays add no padding between elements without any.
+unsafe impl<T: Field, const N: usize> Field for [T; N] {}
+
+/// A kernel's parameter struct: the mirror of one in `kernels/abi.h`. Implemented by [`parameters!`].
+pub(crate) trait Parameters: Copy {
+    /// The bytes that the kernel gets. Padding is zero.
+    fn to_bytes(&self) -> Vec<u8>;
+}
+
+pub(crate) fn field_bytes<F: Field>(field: &F) -> &[u8] {
+    // SAFETY: a `Field` has no padding, so all its bytes are initialised.
+    unsafe { std::slice::from_raw_parts(std::ptr::from_ref(field).cast(), size_of::<F>()) }
+}
+
+/// Asserts a struct's size and the offset of **every** field, and makes it a kernel's [`Parameters`]:
+/// `parameters!(Struct, 24, { source: 0, out: 8, rows: 16, columns: 20 });`
+macro_rules! parameters {
+    ($type:ident, $size:literal, { $($field:ident: $offset:literal),+ $(,)? }) => {
+        const _: () = {
+            assert!(size_of::<$type>() == $size);
+            $(assert!(std::mem::offset_of!($type, $field) == $offset);)+
+        };
+        impl $crate::device::abi::Parameters for $type {
+            fn to_bytes(&self) -> Vec<u8> {
+                // Names every field: one that is not listed does not compile.
+                let Self { $($field),+ } = self;
+                let mut bytes = vec![0; size_of::<Self>()];
+                $({
+                    let field = $crate::device::abi::field_bytes($field);
+                    bytes[$offset..$offset + field.len()].copy_from_slice(field);
+                })+
+                bytes
+            }
+        }
+    };
+}
+#[allow(unused_imports, reason = "used by the families' structs below")]
+pub(crate) use parameters;

@@ -1,0 +1,158 @@
+//! The simulated card as an executor: launches run at once, in the order in which they come.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex};
+
+use narrowgauge_sim as sim;
+
+use super::launch::KernelLaunch;
+use super::records::Records;
+use super::{TensorMapSpec, abi, images, lock};
+use crate::card::Card;
+use crate::error::{Error, Result};
+
+/// A simulated card, its schedule and its parsed kernels.
+pub(crate) struct Executor {
+    machine: Mutex<sim::Machine>,
+    schedule: Mutex<sim::Schedule>,
+    /// By entry name; the PTX tells whether an image of `NARROWGAUGE_IMAGES` has changed.
+    modules: Mutex<HashMap<String, (Arc<str>, Arc<sim::Module>)>>,
+}
+
+/// Memory of a simulated card.
+pub(crate) struct Memory {
+    executor: Arc<Executor>,
+    address: u64,
+}
+
+/// A launch with everything it needs.
+pub(crate) struct Prepared {
+    module: Arc<sim::Module>,
+    entry: String,
+    grid: [u32; 3],
+    block: [u32; 3],
+    cluster: [u32; 3],
+    shared: u32,
+    parameters: Vec<u8>,
+}
+
+impl Executor {
+    pub(super) fn new(card: &Card) -> Arc<Self> {
+        // The name shows up in reports only.
+        let name = Card::ALL.iter().find(|known| known.name == card.name).map_or("card", |known| match known.name {
+            std::borrow::Cow::Borrowed(name) => name,
+            std::borrow::Cow::Owned(_) => "card",
+        });
+        let profile = sim::CardProfile {
+            name,
+            sms: card.sms,
+            shared_per_block: card.shared_per_block,
+            shared_per_sm: card.shared_per_sm,
+            compute_capability: card.compute_capability,
+            memory_bytes: card.memory_bytes,
+        };
+        Arc::new(Self {
+            machine: Mutex::new(sim::Machine::new(profile)),
+            schedule: Mutex::default(),
+            modules: Mutex::default(),
+        })
+    }
+
+    pub(super) fn set_schedule(&self, schedule: sim::Schedule) {
+        *lock(&self.schedule) = schedule;
+    }
+
+    pub(super) fn allocate(self: &Arc<Self>, bytes: u64) -> Result<Memory> {
+        let address = lock(&self.machine).alloc(bytes).map_err(memory_error)?;
+        Ok(Memory { executor: self.clone(), address })
+    }
+
+    /// Finds the kernel, and parses it when it is new.
+    pub(super) fn prepare(&self, launch: &KernelLaunch<'_>, arch: &str) -> Result<Prepared> {
+        let image = images::find(launch.entry, arch)?;
+        let mut modules = lock(&self.modules);
+        let module = match modules.get(launch.entry) {
+            Some((ptx, module)) if *ptx == image.ptx => module.clone(),
+            _ => {
+                let parsed = sim::Module::parse(&image.ptx)
+                    .map_err(|e| Error::Image { kernel: launch.entry.to_owned(), reason: e.to_string() })?;
+                let module = Arc::new(parsed);
+                modules.insert(launch.entry.to_owned(), (image.ptx, module.clone()));
+                module
+            }
+        };
+        Ok(Prepared {
+            module,
+            entry: launch.entry.to_owned(),
+            grid: launch.grid,
+            block: [launch.block, 1, 1],
+            cluster: launch.cluster,
+            shared: launch.shared,
+            parameters: launch.parameters.clone(),
+        })
+    }
+
+    pub(super) fn run(&self, prepared: &Prepared, records: &Records) -> Result<()> {
+        let schedule = *lock(&self.schedule);
+        let report = lock(&self.machine)
+            .launch(
+                &prepared.module,
+                &sim::Launch {
+                    entry: &prepared.entry,
+                    grid: prepared.grid,
+                    block: prepared.block,
+                    cluster: prepared.cluster,
+                    shared_bytes: prepared.shared,
+                    params: &[&prepared.parameters],
+                    schedule,
+                },
+            )
+            .map_err(|fault| Error::Fault(fault.to_string()))?;
+        records.update(&prepared.entry, |record| {
+            record.launches += 1;
+            record.counters.get_or_insert_default().add(&report.counters);
+            for warning in report.warnings {
+                if !record.warnings.contains(&warning) {
+                    record.warnings.push(warning);
+                }
+            }
+        });
+        Ok(())
+    }
+}
+
+impl Memory {
+    pub(super) fn address(&self) -> u64 {
+        self.address
+    }
+
+    pub(super) fn read(&self, offset: u64, bytes: &mut [u8]) -> Result<()> {
+        lock(&self.executor.machine).read(self.address + offset, bytes).map_err(memory_error)
+    }
+
+    pub(super) fn write(&self, offset: u64, bytes: &[u8]) -> Result<()> {
+        lock(&self.executor.machine).write(self.address + offset, bytes).map_err(memory_error)
+    }
+
+    pub(super) fn clear(&self, bytes: u64) -> Result<()> {
+        lock(&self.executor.machine).fill(self.address, bytes, 0).map_err(memory_error)
+    }
+}
+
+impl Drop for Memory {
+    fn drop(&mut self) {
+        let freed = lock(&self.executor.machine).free(self.address);
+        debug_assert!(freed.is_ok(), "an allocation is freed once");
+    }
+}
+
+pub(super) fn tensor_map(_spec: &TensorMapSpec<'_>) -> Result<abi::NgTensorMap> {
+    Err(Error::Unsupported { operation: "tensor_map", device: "the simulated card".into() })
+}
+
+fn memory_error(error: sim::MemoryError) -> Error {
+    match error {
+        sim::MemoryError::OutOfMemory { wanted, .. } => Error::OutOfMemory { requested: wanted },
+        other => Error::Fault(other.to_string()),
+    }
+}

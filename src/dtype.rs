@@ -1,0 +1,269 @@
+//! Element types of tensors.
+
+use std::fmt;
+
+pub use half::{bf16, f16};
+
+/// The type of a tensor's elements, as a value.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum DType {
+    /// 32-bit IEEE float.
+    F32,
+    /// bfloat16.
+    Bf16,
+    /// 8-bit float: 4 exponent bits, 3 fraction bits, no infinities ([`E4m3`]).
+    E4m3,
+    /// Signed 32-bit integer.
+    I32,
+    /// Unsigned 32-bit integer.
+    U32,
+    /// Signed 64-bit integer.
+    I64,
+    /// Unsigned 64-bit integer.
+    U64,
+    /// Byte.
+    U8,
+}
+
+impl DType {
+    /// Bytes per element.
+    pub const fn size(self) -> usize {
+        match self {
+            DType::E4m3 | DType::U8 => 1,
+            DType::Bf16 => 2,
+            DType::F32 | DType::I32 | DType::U32 => 4,
+            DType::I64 | DType::U64 => 8,
+        }
+    }
+}
+
+impl fmt::Display for DType {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            DType::F32 => "f32",
+            DType::Bf16 => "bf16",
+            DType::E4m3 => "e4m3",
+            DType::I32 => "i32",
+            DType::U32 => "u32",
+            DType::I64 => "i64",
+            DType::U64 => "u64",
+            DType::U8 => "u8",
+        })
+    }
+}
+
+/// A type that a [`Tensor`](crate::Tensor) may hold.
+///
+/// # Safety
+///
+/// Every bit pattern of `size_of::<Self>()` bytes must be a valid value, the type must have no padding, and
+/// `DTYPE` must describe it: device memory is reinterpreted as the type without a check.
+pub unsafe trait Element: Copy + Send + Sync + Default + fmt::Debug + 'static {
+    /// The type as a value.
+    const DTYPE: DType;
+}
+
+macro_rules! elements {
+    ($($type:ty => $dtype:ident),+ $(,)?) => {$(
+        // SAFETY: a plain number (or a transparent wrapper of one): no padding, every bit pattern valid.
+        unsafe impl Element for $type {
+            const DTYPE: DType = DType::$dtype;
+        }
+        const _: () = assert!(size_of::<$type>() == DType::$dtype.size());
+    )+};
+}
+
+elements!(f32 => F32, bf16 => Bf16, E4m3 => E4m3, i32 => I32, u32 => U32, i64 => I64, u64 => U64, u8 => U8);
+
+/// An 8-bit float `S.EEEE.MMM`, exponent bias 7, no infinities, NaN at 0x7F and 0xFF (OCP "E4M3FN").
+///
+/// Conversions from wider types round to nearest, ties to even, and saturate: everything beyond ±448,
+/// infinities included, becomes ±448. NaN stays NaN. This is the `satfinite` conversion of the hardware.
+/// Equality is of bits; compare values after [`to_f32`](Self::to_f32).
+#[derive(Clone, Copy, Default, PartialEq, Eq, Hash)]
+#[repr(transparent)]
+pub struct E4m3(u8);
+
+impl E4m3 {
+    /// The largest finite value, 448.
+    pub const MAX: Self = Self(0x7E);
+    /// The smallest finite value, -448.
+    pub const MIN: Self = Self(0xFE);
+    /// The smallest positive value, 2⁻⁹.
+    pub const MIN_POSITIVE: Self = Self(0x01);
+    /// The positive NaN.
+    pub const NAN: Self = Self(0x7F);
+    /// Zero.
+    pub const ZERO: Self = Self(0);
+    /// One.
+    pub const ONE: Self = Self(0x38);
+
+    /// The value with these bits.
+    pub const fn from_bits(bits: u8) -> Self {
+        Self(bits)
+    }
+
+    /// The bits of the value.
+    pub const fn to_bits(self) -> u8 {
+        self.0
+    }
+
+    /// Whether the value is NaN.
+    pub const fn is_nan(self) -> bool {
+        self.0 & 0x7F == 0x7F
+    }
+
+    /// Rounds to nearest even; saturates at ±448; NaN stays NaN (its sign too).
+    pub const fn from_f32(value: f32) -> Self {
+        let bits = value.to_bits();
+        let sign = ((bits >> 24) & 0x80) as u8;
+        let magnitude = bits & 0x7FFF_FFFF;
+        if magnitude > 0x7F80_0000 {
+            return Self(sign | 0x7F);
+        }
+        // 2⁻⁶, the smallest normal.
+        if magnitude < 0x3C80_0000 {
+            // Below it, values are multiples of 2⁻⁹. Adding 2¹⁴ makes the float adder round there: the sum's
+            // last place is 2¹⁴⁻²³ = 2⁻⁹.
+            let rounded = f32::from_bits(magnitude) + 16384.0;
+            return Self(sign | (rounded.to_bits() - 16384f32.to_bits()) as u8);
+        }
+        // Round to 3 fraction bits, ties to even, then move the exponent's bias from 127 to 7.
+        let odd = (magnitude >> 20) & 1;
+        let rounded = ((magnitude as u64 + 0x7_FFFF + odd as u64) >> 20) as u32;
+        let code = rounded - (120 << 3);
+        Self(sign | if code > 0x7E { 0x7E } else { code as u8 })
+    }
+
+    /// The exact value.
+    pub const fn to_f32(self) -> f32 {
+        let sign = (self.0 as u32 & 0x80) << 24;
+        let exponent = (self.0 >> 3) as u32 & 15;
+        let fraction = self.0 as u32 & 7;
+        if self.is_nan() {
+            return f32::from_bits(sign | 0x7FC0_0000);
+        }
+        let magnitude = if exponent == 0 {
+            (fraction as f32) / 512.0
+        } else {
+            f32::from_bits(((exponent + 120) << 23) | (fraction << 20))
+        };
+        f32::from_bits(magnitude.to_bits() | sign)
+    }
+}
+
+impl From<E4m3> for f32 {
+    fn from(value: E4m3) -> f32 {
+        value.to_f32()
+    }
+}
+
+impl fmt::Debug for E4m3 {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:?}e4m3", self.to_f32())
+    }
+}
+
+impl fmt::Display for E4m3 {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(&self.to_f32(), f)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The value of a code, from the format's definition.
+    fn decode(code: u8) -> f64 {
+        let (exponent, fraction) = (i32::from(code >> 3) & 15, f64::from(code & 7));
+        let magnitude =
+            if exponent == 0 { fraction * 2f64.powi(-9) } else { (8.0 + fraction) * 2f64.powi(exponent - 10) };
+        if code & 0x80 != 0 { -magnitude } else { magnitude }
+    }
+
+    /// Nearest code by search, ties to the even code, saturating.
+    fn nearest(value: f32) -> u8 {
+        let magnitude = f64::from(value.abs());
+        let mut best = 0u8;
+        for code in 1..=0x7Eu8 {
+            let (old, new) = ((decode(best) - magnitude).abs(), (decode(code) - magnitude).abs());
+            if new < old || (new == old && code % 2 == 0) {
+                best = code;
+            }
+        }
+        best | if value.is_sign_negative() { 0x80 } else { 0 }
+    }
+
+    #[test]
+    fn every_code_decodes_and_comes_back() {
+        for bits in 0..=255u8 {
+            let value = E4m3::from_bits(bits);
+            if bits & 0x7F == 0x7F {
+                assert!(value.is_nan() && value.to_f32().is_nan());
+                assert!(E4m3::from_f32(value.to_f32()).is_nan());
+            } else {
+                assert_eq!(f64::from(value.to_f32()), decode(bits));
+                assert_eq!(E4m3::from_f32(value.to_f32()).to_bits(), bits);
+            }
+        }
+    }
+
+    #[test]
+    fn every_midpoint_and_its_neighbours_round_to_nearest_even() {
+        for low in 0..0x7Eu8 {
+            let middle = ((decode(low) + decode(low + 1)) / 2.0) as f32;
+            assert_eq!(f64::from(middle), (decode(low) + decode(low + 1)) / 2.0);
+            for value in [middle.next_down(), middle, middle.next_up()] {
+                for value in [value, -value] {
+                    assert_eq!(E4m3::from_f32(value).to_bits(), nearest(value), "{value:e}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_bf16_rounds_as_the_search_does() {
+        for bits in 0..=u16::MAX {
+            let value = bf16::from_bits(bits).to_f32();
+            let code = E4m3::from_f32(value);
+            if value.is_nan() {
+                assert!(code.is_nan());
+            } else if value.is_finite() {
+                assert_eq!(code.to_bits(), nearest(value), "{value:e}");
+            }
+        }
+    }
+
+    /// Rounding is monotone and piecewise constant, so all 2³² inputs follow from the steps' ends: between two
+    /// neighbouring steps the code must not change.
+    #[test]
+    fn the_steps_are_the_only_changes() {
+        let mut bits = 0u32;
+        let mut last = E4m3::from_f32(0.0).to_bits();
+        let mut changes = 0;
+        while bits < 0x7F80_0000 {
+            let code = E4m3::from_f32(f32::from_bits(bits)).to_bits();
+            assert!(code == last || code == last + 1, "{bits:#x}");
+            changes += u32::from(code != last);
+            last = code;
+            bits += 4093;
+        }
+        assert_eq!(changes, 0x7E);
+    }
+
+    #[test]
+    fn out_of_range_saturates_and_nan_stays() {
+        for value in [448.0, 449.0, 464.0, 465.0, 1e30, f32::MAX, f32::INFINITY] {
+            assert_eq!(E4m3::from_f32(value), E4m3::MAX);
+            assert_eq!(E4m3::from_f32(-value), E4m3::MIN);
+        }
+        assert_eq!(E4m3::from_f32(f32::NAN).to_bits() & 0x7F, 0x7F);
+        assert_eq!(E4m3::from_f32(-f32::NAN).to_bits(), 0xFF);
+        assert_eq!(E4m3::from_f32(-0.0).to_bits(), 0x80);
+        assert_eq!(E4m3::MAX.to_f32(), 448.0);
+        assert_eq!(E4m3::ONE.to_f32(), 1.0);
+        assert_eq!(E4m3::MIN_POSITIVE.to_f32(), 2f32.powi(-9));
+    }
+}
