@@ -7,6 +7,7 @@ pub mod card;
 pub mod device;
 pub mod dtype;
 pub mod error;
+pub mod mla;
 pub mod tensor;
 
 pub use card::Card;

@@ -259,12 +259,15 @@ __device__ __forceinline__ void consume(const NgMlaAttentionParams& p, const Wor
     // A sum of zero tells the combination to leave the rest unread.
     if (work.first_page == work.end_page) return;
     float* partial = reinterpret_cast<float*>(p.partial_output) + slab * NG_MLA_LATENT + group * 256 + 2 * (lane % 4);
+    if (inside0) {
 #pragma unroll
-    for (int i = 0; i < 32; ++i) {
-        if (inside0)
+        for (int i = 0; i < 32; ++i)
             *reinterpret_cast<float2*>(partial + row0 * NG_MLA_LATENT + 8 * i) =
                 make_float2(output[4 * i], output[4 * i + 1]);
-        if (inside1)
+    }
+    if (inside1) {
+#pragma unroll
+        for (int i = 0; i < 32; ++i)
             *reinterpret_cast<float2*>(partial + row1 * NG_MLA_LATENT + 8 * i) =
                 make_float2(output[4 * i + 2], output[4 * i + 3]);
     }

@@ -91,3 +91,65 @@ macro_rules! parameters {
 }
 #[allow(unused_imports, reason = "used by the families' structs below")]
 pub(crate) use parameters;
+
+// ---- attention over the latent cache ----
+
+/// Dynamic shared memory of the attention kernel.
+pub const NG_MLA_SHARED_BYTES: u32 = 230_464;
+
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct NgMlaAttentionParams {
+    pub query: NgTensorMap,
+    pub cache: NgTensorMap,
+    pub output: NgTensorMap,
+    pub page_table: u64,
+    pub lengths: u64,
+    pub lse: u64,
+    pub partial_output: u64,
+    pub partial_statistics: u64,
+    pub status: u64,
+    pub table_stride: i64,
+    pub lse_batch_stride: i64,
+    pub lse_head_stride: i64,
+    pub lse_token_stride: i64,
+    pub batch: i32,
+    pub tokens: i32,
+    pub heads: i32,
+    pub table_pages: i32,
+    pub cache_pages: i32,
+    pub splits: i32,
+    pub scale: f32,
+    pub scale_log2: f32,
+}
+parameters!(NgMlaAttentionParams, 512, {
+    query: 0, cache: 128, output: 256, page_table: 384, lengths: 392, lse: 400, partial_output: 408,
+    partial_statistics: 416, status: 424, table_stride: 432, lse_batch_stride: 440, lse_head_stride: 448,
+    lse_token_stride: 456, batch: 464, tokens: 468, heads: 472, table_pages: 476, cache_pages: 480, splits: 484,
+    scale: 488, scale_log2: 492,
+});
+
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct NgMlaCombineParams {
+    pub partial_output: u64,
+    pub partial_statistics: u64,
+    pub output: u64,
+    pub lse: u64,
+    pub output_batch_stride: i64,
+    pub output_row_stride: i64,
+    pub lse_batch_stride: i64,
+    pub lse_head_stride: i64,
+    pub lse_token_stride: i64,
+    pub batch: i32,
+    pub tokens: i32,
+    pub heads: i32,
+    pub splits: i32,
+    pub scale: f32,
+    pub scale_log2: f32,
+}
+parameters!(NgMlaCombineParams, 96, {
+    partial_output: 0, partial_statistics: 8, output: 16, lse: 24, output_batch_stride: 32, output_row_stride: 40,
+    lse_batch_stride: 48, lse_head_stride: 56, lse_token_stride: 64, batch: 72, tokens: 76, heads: 80, splits: 84,
+    scale: 88, scale_log2: 92,
+});
