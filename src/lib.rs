@@ -7,13 +7,17 @@ pub mod card;
 pub mod device;
 pub mod dtype;
 pub mod error;
+pub mod fp8;
+pub mod gemm;
 pub mod mla;
 pub mod tensor;
+mod validate;
 
 pub use card::Card;
 pub use device::{Device, Graph, LaunchRecord, Status, Stream};
 pub use dtype::{DType, E4m3, Element, bf16, f16};
 pub use error::{Error, Result};
+pub use fp8::{Fp8Blocks, Fp8Rows, ScaleLayout};
 pub use tensor::Tensor;
 
 /// The CUDA bindings that the crate's public types use.

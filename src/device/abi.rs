@@ -153,3 +153,56 @@ parameters!(NgMlaCombineParams, 96, {
     lse_batch_stride: 48, lse_head_stride: 56, lse_token_stride: 64, batch: 72, tokens: 76, heads: 80, splits: 84,
     scale: 88, scale_log2: 92,
 });
+
+// ---- matrix products ----
+
+/// Parameters of the FP8 products.
+#[repr(C, align(128))]
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct NgFp8GemmParams {
+    pub a: NgTensorMap,
+    pub b: NgTensorMap,
+    pub a_scales: u64,
+    pub b_scales: u64,
+    pub offsets: u64,
+    pub out: u64,
+    pub status: u64,
+    pub a_scales_row_stride: i64,
+    pub a_scales_block_stride: i64,
+    pub b_scales_group_stride: i64,
+    pub b_scales_row_stride: i64,
+    pub b_scales_block_stride: i64,
+    pub out_row_stride: i64,
+    pub rows: u32,
+    pub n: u32,
+    pub k_blocks: u32,
+    pub groups: u32,
+    pub paired_stores: u32,
+    pub reserved: [u32; 5],
+}
+parameters!(NgFp8GemmParams, 384, {
+    a: 0, b: 128, a_scales: 256, b_scales: 264, offsets: 272, out: 280, status: 288, a_scales_row_stride: 296,
+    a_scales_block_stride: 304, b_scales_group_stride: 312, b_scales_row_stride: 320, b_scales_block_stride: 328,
+    out_row_stride: 336, rows: 344, n: 348, k_blocks: 352, groups: 356, paired_stores: 360, reserved: 364,
+});
+
+/// Parameters of the bf16 products.
+#[repr(C, align(128))]
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct NgBf16GemmParams {
+    pub a: NgTensorMap,
+    pub b: NgTensorMap,
+    pub out: u64,
+    pub out_batch_stride: i64,
+    pub out_row_stride: i64,
+    pub m: u32,
+    pub n: u32,
+    pub k_blocks: u32,
+    pub batch: u32,
+    pub paired_stores: u32,
+    pub reserved: [u32; 21],
+}
+parameters!(NgBf16GemmParams, 384, {
+    a: 0, b: 128, out: 256, out_batch_stride: 264, out_row_stride: 272, m: 280, n: 284, k_blocks: 288, batch: 292,
+    paired_stores: 296, reserved: 300,
+});

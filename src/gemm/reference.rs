@@ -1,0 +1,209 @@
+//! What the matrix products should be, in f64, and how far a correct kernel may be off.
+//!
+//! Plain loops over the definition; nothing here is shared with the kernels or the planner.
+
+use crate::{E4m3, bf16};
+
+/// The exact result of each element, and the largest error that a correct kernel can make in it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Expected {
+    /// Row-major, in f64.
+    pub values: Vec<f64>,
+    /// The bound of |computed − value|, element by element.
+    pub bounds: Vec<f64>,
+}
+
+/// The type that the kernel rounds its f32 sums to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Rounding {
+    /// The sums themselves.
+    F32,
+    /// Nearest bf16.
+    Bf16,
+}
+
+/// An FP8 product `[m, k]` × `[n, k]`ᵀ with 1×128 scales of `a` and 128×128 scales of `b`, everything row-major.
+#[derive(Debug, Clone, Copy)]
+pub struct Fp8Product<'a> {
+    /// Values of A, `[m, k]`.
+    pub a: &'a [E4m3],
+    /// Scales of A, `[m, ceil(k / 128)]`.
+    pub a_scales: &'a [f32],
+    /// Values of B, `[n, k]`.
+    pub b: &'a [E4m3],
+    /// Scales of B, `[ceil(n / 128), ceil(k / 128)]`.
+    pub b_scales: &'a [f32],
+    /// Extents (m, n, k).
+    pub extents: (usize, usize, usize),
+}
+
+/// How a tensor core adds: `k` products and the accumulator at a time, each cut to `fraction_bits` below the largest
+/// exponent among them, the sum cut to `result_bits` of fraction.
+struct TensorCore {
+    k: usize,
+    fraction_bits: i32,
+    result_bits: i32,
+}
+
+const FP8: TensorCore = TensorCore { k: 32, fraction_bits: 13, result_bits: 13 };
+const BF16: TensorCore = TensorCore { k: 16, fraction_bits: 25, result_bits: 23 };
+
+const UNIT_F32: f64 = 1.0 / (1u64 << 24) as f64;
+const UNIT_BF16: f64 = 1.0 / 256.0;
+
+/// A factor of a product: its value, and the exponent that the tensor core aligns by.
+#[derive(Clone, Copy)]
+struct Factor {
+    value: f64,
+    exponent: i32,
+}
+
+/// No product has so small an exponent: stands for zero.
+const NOTHING: i32 = -10_000;
+
+/// The factor of a float with smallest exponent `least` (subnormals keep it).
+fn factor(value: f64, least: i32) -> Factor {
+    let exponent = if value == 0.0 { NOTHING } else { exponent(value).max(least) };
+    Factor { value, exponent }
+}
+
+/// floor(log2(|x|)).
+fn exponent(x: f64) -> i32 {
+    if x == 0.0 || x.is_subnormal() {
+        return NOTHING;
+    }
+    ((x.to_bits() >> 52) & 0x7FF) as i32 - 1023
+}
+
+fn power(exponent: i32) -> f64 {
+    if exponent < -1022 { 0.0 } else { f64::from_bits(((exponent + 1023) as u64) << 52) }
+}
+
+impl TensorCore {
+    /// The exact sum of products, its magnitude (the sum of absolute products), and a bound of the error of the
+    /// tensor core's sum.
+    fn dot(&self, a: &[Factor], b: &[Factor]) -> (f64, f64, f64) {
+        let (mut sum, mut magnitude, mut error) = (0f64, 0f64, 0f64);
+        for (a, b) in a.chunks(self.k).zip(b.chunks(self.k)) {
+            // The accumulator that the hardware holds is within `error` of `sum`.
+            let mut largest = exponent(sum.abs() + error);
+            let mut terms = 1;
+            for (a, b) in a.iter().zip(b) {
+                let product = a.value * b.value;
+                if product != 0.0 {
+                    largest = largest.max(a.exponent + b.exponent);
+                    terms += 1;
+                }
+                sum += product;
+                magnitude += product.abs();
+            }
+            if largest <= NOTHING {
+                continue;
+            }
+            error += f64::from(terms) * power(largest - self.fraction_bits);
+            error += power(exponent(sum.abs() + error) - self.result_bits);
+        }
+        (sum, magnitude, error)
+    }
+}
+
+impl Rounding {
+    /// The error of rounding a value that is itself off by `error`.
+    fn error(self, value: f64, error: f64) -> f64 {
+        match self {
+            Rounding::F32 => 0.0,
+            Rounding::Bf16 => UNIT_BF16 * (value.abs() + error),
+        }
+    }
+}
+
+/// The FP8 product and its bound.
+pub fn fp8(product: &Fp8Product<'_>, rounding: Rounding) -> Expected {
+    let (m, n, k) = product.extents;
+    let blocks = k.div_ceil(128);
+    let decode = |values: &[E4m3]| -> Vec<Factor> {
+        values.iter().map(|value| factor(f64::from(value.to_f32()), -6)).collect()
+    };
+    let (a, b) = (decode(product.a), decode(product.b));
+    let mut expected = Expected { values: Vec::with_capacity(m * n), bounds: Vec::with_capacity(m * n) };
+    for row in 0..m {
+        for column in 0..n {
+            let (mut value, mut magnitude, mut partial, mut error) = (0.0, 0.0, 0.0, 0.0);
+            for block in 0..blocks {
+                let range = block * 128..(block * 128 + 128).min(k);
+                let scale = f64::from(product.a_scales[row * blocks + block])
+                    * f64::from(product.b_scales[column / 128 * blocks + block]);
+                let (a, b) = (&a[row * k..][range.clone()], &b[column * k..][range]);
+                let (sum, absolute, off) = FP8.dot(a, b);
+                value += scale * sum;
+                magnitude += scale.abs() * absolute;
+                partial += scale.abs() * (sum.abs() + off);
+                error += scale.abs() * off;
+            }
+            // One rounding of each product of scales, and one of each fused multiply-add.
+            error += UNIT_F32 * (blocks as f64 + 1.0) * partial + 2.0 * UNIT_F32 * magnitude;
+            error += rounding.error(value, error);
+            expected.values.push(value);
+            expected.bounds.push(error);
+        }
+    }
+    expected
+}
+
+/// The bf16 product `[m, k]` × `[n, k]`ᵀ (row-major, `extents` are (m, n, k)) and its bound.
+pub fn bf16_product(a: &[bf16], b: &[bf16], extents: (usize, usize, usize), rounding: Rounding) -> Expected {
+    let (m, n, k) = extents;
+    let decode = |values: &[bf16]| -> Vec<Factor> {
+        values.iter().map(|value| factor(value.to_f64(), -126)).collect()
+    };
+    let (a, b) = (decode(a), decode(b));
+    let mut expected = Expected { values: Vec::with_capacity(m * n), bounds: Vec::with_capacity(m * n) };
+    for row in 0..m {
+        for column in 0..n {
+            let (value, _, mut error) = BF16.dot(&a[row * k..][..k], &b[column * k..][..k]);
+            error += rounding.error(value, error);
+            expected.values.push(value);
+            expected.bounds.push(error);
+        }
+    }
+    expected
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_small_product_by_hand() {
+        let value = |x: f32| E4m3::from_f32(x);
+        let a: Vec<_> = (0..256).map(|i| value(if i < 128 { 1.0 } else { 2.0 })).collect();
+        let b = vec![value(0.5); 256];
+        let product =
+            Fp8Product { a: &a, a_scales: &[1.0, 4.0], b: &b, b_scales: &[2.0, 1.0], extents: (1, 1, 256) };
+        let expected = fp8(&product, Rounding::F32);
+        assert_eq!(expected.values, [64.0 * 2.0 + 128.0 * 4.0]);
+        // Four steps of 34 terms, each cut at 2⁻¹³ of the largest, is the most that is ever lost.
+        assert!(expected.bounds[0] > 0.0 && expected.bounds[0] < 0.0167 * 640.0);
+    }
+
+    #[test]
+    fn the_bound_covers_a_cut_addend_and_no_more_than_a_few() {
+        // 448·448 beside 2⁻⁹·2⁻⁹: the small product is lost entirely.
+        let mut a = vec![E4m3::ZERO; 32];
+        let mut b = a.clone();
+        (a[0], b[0]) = (E4m3::MAX, E4m3::MAX);
+        (a[1], b[1]) = (E4m3::MIN_POSITIVE, E4m3::MIN_POSITIVE);
+        let product = Fp8Product { a: &a, a_scales: &[1.0], b: &b, b_scales: &[1.0], extents: (1, 1, 32) };
+        let expected = fp8(&product, Rounding::F32);
+        let lost = 2f64.powi(-18);
+        assert!(expected.bounds[0] >= lost);
+        assert!(expected.bounds[0] <= 5.0 * 2f64.powi(17 - 13));
+    }
+
+    #[test]
+    fn zeros_are_exact() {
+        let zero = [bf16::ZERO; 16];
+        let expected = bf16_product(&zero, &zero, (1, 1, 16), Rounding::Bf16);
+        assert_eq!((expected.values[0], expected.bounds[0]), (0.0, 0.0));
+    }
+}
