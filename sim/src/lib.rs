@@ -8,12 +8,16 @@ pub mod ast;
 mod counters;
 mod fault;
 mod machine;
+pub mod matrix;
+pub mod mbarrier;
 mod memory;
 pub mod numeric;
 mod profile;
 pub mod row;
 mod schedule;
 pub mod tensor_core;
+pub mod tensor_map;
+pub mod tma;
 pub mod wgmma;
 
 pub use counters::{Class, Counters};
