@@ -10,8 +10,12 @@ pub mod error;
 pub mod fp8;
 pub mod gemm;
 pub mod mla;
+pub mod norm;
+pub mod quant;
+pub mod routing;
 pub mod tensor;
 mod validate;
+pub mod vocab;
 
 pub use card::Card;
 pub use device::{Device, Graph, LaunchRecord, Status, Stream};

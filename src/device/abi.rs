@@ -154,6 +154,7 @@ parameters!(NgMlaCombineParams, 96, {
     scale: 88, scale_log2: 92,
 });
 
+
 // ---- matrix products ----
 
 /// Parameters of the FP8 products.
@@ -205,4 +206,407 @@ pub(crate) struct NgBf16GemmParams {
 parameters!(NgBf16GemmParams, 384, {
     a: 0, b: 128, out: 256, out_batch_stride: 264, out_row_stride: 272, m: 280, n: 284, k_blocks: 288, batch: 292,
     paired_stores: 296, reserved: 300,
+});
+
+// ---- quantisation, norms, vocabulary, routing, rotary embedding ----
+// Fields named like tensors are device addresses; strides count elements.
+
+/// Parameters of `quantize_bf16`.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub(crate) struct NgQuantizeParams {
+    pub(crate) x: u64,
+    pub(crate) data: u64,
+    pub(crate) scales: u64,
+    pub(crate) x_row_stride: u64,
+    pub(crate) data_row_stride: u64,
+    pub(crate) scale_row_stride: u64,
+    pub(crate) scale_group_stride: u64,
+    pub(crate) rows: u32,
+    pub(crate) columns: u32,
+    pub(crate) warps_per_row: u32,
+    pub(crate) power_of_two: u32,
+    pub(crate) vectorised: u32,
+}
+parameters!(NgQuantizeParams, 80, {
+    x: 0,
+    data: 8,
+    scales: 16,
+    x_row_stride: 24,
+    data_row_stride: 32,
+    scale_row_stride: 40,
+    scale_group_stride: 48,
+    rows: 56,
+    columns: 60,
+    warps_per_row: 64,
+    power_of_two: 68,
+    vectorised: 72,
+});
+
+/// Parameters of `rms_norm_bf16`.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub(crate) struct NgRmsNormParams {
+    pub(crate) x: u64,
+    pub(crate) weight: u64,
+    pub(crate) out: u64,
+    pub(crate) x_row_stride: u64,
+    pub(crate) out_row_stride: u64,
+    pub(crate) columns: u32,
+    pub(crate) epsilon: f32,
+    pub(crate) vectorised: u32,
+}
+parameters!(NgRmsNormParams, 56, {
+    x: 0,
+    weight: 8,
+    out: 16,
+    x_row_stride: 24,
+    out_row_stride: 32,
+    columns: 40,
+    epsilon: 44,
+    vectorised: 48,
+});
+
+/// Parameters of `rms_norm_quantize_bf16`; `out` 0: no bf16 output.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub(crate) struct NgRmsNormQuantizeParams {
+    pub(crate) x: u64,
+    pub(crate) weight: u64,
+    pub(crate) out: u64,
+    pub(crate) data: u64,
+    pub(crate) scales: u64,
+    pub(crate) x_row_stride: u64,
+    pub(crate) out_row_stride: u64,
+    pub(crate) data_row_stride: u64,
+    pub(crate) scale_row_stride: u64,
+    pub(crate) scale_group_stride: u64,
+    pub(crate) columns: u32,
+    pub(crate) epsilon: f32,
+    pub(crate) power_of_two: u32,
+    pub(crate) vectorised: u32,
+}
+parameters!(NgRmsNormQuantizeParams, 96, {
+    x: 0,
+    weight: 8,
+    out: 16,
+    data: 24,
+    scales: 32,
+    x_row_stride: 40,
+    out_row_stride: 48,
+    data_row_stride: 56,
+    scale_row_stride: 64,
+    scale_group_stride: 72,
+    columns: 80,
+    epsilon: 84,
+    power_of_two: 88,
+    vectorised: 92,
+});
+
+/// Parameters of `add_bf16`.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub(crate) struct NgAddParams {
+    pub(crate) a: u64,
+    pub(crate) b: u64,
+    pub(crate) out: u64,
+    pub(crate) a_row_stride: u64,
+    pub(crate) b_row_stride: u64,
+    pub(crate) out_row_stride: u64,
+    pub(crate) columns: u32,
+    pub(crate) vectorised: u32,
+}
+parameters!(NgAddParams, 56, {
+    a: 0,
+    b: 8,
+    out: 16,
+    a_row_stride: 24,
+    b_row_stride: 32,
+    out_row_stride: 40,
+    columns: 48,
+    vectorised: 52,
+});
+
+/// Parameters of `embedding_bf16`.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub(crate) struct NgEmbeddingParams {
+    pub(crate) table: u64,
+    pub(crate) ids: u64,
+    pub(crate) out: u64,
+    pub(crate) status: u64,
+    pub(crate) table_row_stride: u64,
+    pub(crate) out_row_stride: u64,
+    pub(crate) vocabulary: u32,
+    pub(crate) columns: u32,
+    pub(crate) vectorised: u32,
+}
+parameters!(NgEmbeddingParams, 64, {
+    table: 0,
+    ids: 8,
+    out: 16,
+    status: 24,
+    table_row_stride: 32,
+    out_row_stride: 40,
+    vocabulary: 48,
+    columns: 52,
+    vectorised: 56,
+});
+
+/// Parameters of `argmax_f32`.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub(crate) struct NgArgmaxParams {
+    pub(crate) logits: u64,
+    pub(crate) out: u64,
+    pub(crate) status: u64,
+    pub(crate) logits_row_stride: u64,
+    pub(crate) vocabulary: u32,
+}
+parameters!(NgArgmaxParams, 40, {
+    logits: 0,
+    out: 8,
+    status: 16,
+    logits_row_stride: 24,
+    vocabulary: 32,
+});
+
+/// Parameters of `router_f32`.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub(crate) struct NgRouterParams {
+    pub(crate) logits: u64,
+    pub(crate) bias: u64,
+    pub(crate) weights: u64,
+    pub(crate) ids: u64,
+    pub(crate) status: u64,
+    pub(crate) logits_row_stride: u64,
+    pub(crate) tokens: u32,
+    pub(crate) experts: u32,
+    pub(crate) slots: u32,
+    pub(crate) groups: u32,
+    pub(crate) kept_groups: u32,
+    pub(crate) normalize: u32,
+    pub(crate) scale: f32,
+}
+parameters!(NgRouterParams, 80, {
+    logits: 0,
+    bias: 8,
+    weights: 16,
+    ids: 24,
+    status: 32,
+    logits_row_stride: 40,
+    tokens: 48,
+    experts: 52,
+    slots: 56,
+    groups: 60,
+    kept_groups: 64,
+    normalize: 68,
+    scale: 72,
+});
+
+/// Parameters of the passes of the permutation.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub(crate) struct NgPermuteParams {
+    pub(crate) ids: u64,
+    pub(crate) counts: u64,
+    pub(crate) offsets: u64,
+    pub(crate) source: u64,
+    pub(crate) position: u64,
+    pub(crate) partial: u64,
+    pub(crate) status: u64,
+    pub(crate) entries: u32,
+    pub(crate) experts: u32,
+    pub(crate) chunks: u32,
+}
+parameters!(NgPermuteParams, 72, {
+    ids: 0,
+    counts: 8,
+    offsets: 16,
+    source: 24,
+    position: 32,
+    partial: 40,
+    status: 48,
+    entries: 56,
+    experts: 60,
+    chunks: 64,
+});
+
+/// Parameters of `gather_rows_e4m3`.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub(crate) struct NgGatherRowsParams {
+    pub(crate) data: u64,
+    pub(crate) scales: u64,
+    pub(crate) source: u64,
+    pub(crate) out_data: u64,
+    pub(crate) out_scales: u64,
+    pub(crate) data_row_stride: u64,
+    pub(crate) scale_row_stride: u64,
+    pub(crate) scale_group_stride: u64,
+    pub(crate) out_data_row_stride: u64,
+    pub(crate) out_scale_row_stride: u64,
+    pub(crate) out_scale_group_stride: u64,
+    pub(crate) tokens: u32,
+    pub(crate) slots: u32,
+    pub(crate) columns: u32,
+    pub(crate) vectorised: u32,
+}
+parameters!(NgGatherRowsParams, 104, {
+    data: 0,
+    scales: 8,
+    source: 16,
+    out_data: 24,
+    out_scales: 32,
+    data_row_stride: 40,
+    scale_row_stride: 48,
+    scale_group_stride: 56,
+    out_data_row_stride: 64,
+    out_scale_row_stride: 72,
+    out_scale_group_stride: 80,
+    tokens: 88,
+    slots: 92,
+    columns: 96,
+    vectorised: 100,
+});
+
+/// Parameters of `swiglu_quantize_bf16`; `valid_rows` 0: every row.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub(crate) struct NgSwigluQuantizeParams {
+    pub(crate) gate_up: u64,
+    pub(crate) data: u64,
+    pub(crate) scales: u64,
+    pub(crate) valid_rows: u64,
+    pub(crate) gate_up_row_stride: u64,
+    pub(crate) data_row_stride: u64,
+    pub(crate) scale_row_stride: u64,
+    pub(crate) scale_group_stride: u64,
+    pub(crate) up_offset: u64,
+    pub(crate) rows: u32,
+    pub(crate) columns: u32,
+    pub(crate) warps_per_row: u32,
+    pub(crate) power_of_two: u32,
+    pub(crate) vectorised: u32,
+}
+parameters!(NgSwigluQuantizeParams, 96, {
+    gate_up: 0,
+    data: 8,
+    scales: 16,
+    valid_rows: 24,
+    gate_up_row_stride: 32,
+    data_row_stride: 40,
+    scale_row_stride: 48,
+    scale_group_stride: 56,
+    up_offset: 64,
+    rows: 72,
+    columns: 76,
+    warps_per_row: 80,
+    power_of_two: 84,
+    vectorised: 88,
+});
+
+/// Parameters of `combine_bf16`; `shared` 0: nothing is added.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub(crate) struct NgCombineParams {
+    pub(crate) rows: u64,
+    pub(crate) position: u64,
+    pub(crate) weights: u64,
+    pub(crate) shared: u64,
+    pub(crate) out: u64,
+    pub(crate) rows_row_stride: u64,
+    pub(crate) shared_row_stride: u64,
+    pub(crate) out_row_stride: u64,
+    pub(crate) row_count: u32,
+    pub(crate) slots: u32,
+    pub(crate) columns: u32,
+    pub(crate) vectorised: u32,
+}
+parameters!(NgCombineParams, 80, {
+    rows: 0,
+    position: 8,
+    weights: 16,
+    shared: 24,
+    out: 32,
+    rows_row_stride: 40,
+    shared_row_stride: 48,
+    out_row_stride: 56,
+    row_count: 64,
+    slots: 68,
+    columns: 72,
+    vectorised: 76,
+});
+
+/// Parameters of `rope_bf16`.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub(crate) struct NgRopeParams {
+    pub(crate) x: u64,
+    pub(crate) positions: u64,
+    pub(crate) cosines: u64,
+    pub(crate) sines: u64,
+    pub(crate) out: u64,
+    pub(crate) status: u64,
+    pub(crate) x_token_stride: u64,
+    pub(crate) x_head_stride: u64,
+    pub(crate) out_token_stride: u64,
+    pub(crate) out_head_stride: u64,
+    pub(crate) rows: u64,
+    pub(crate) heads: u32,
+    pub(crate) max_positions: u32,
+    pub(crate) vectorised: u32,
+}
+parameters!(NgRopeParams, 104, {
+    x: 0,
+    positions: 8,
+    cosines: 16,
+    sines: 24,
+    out: 32,
+    status: 40,
+    x_token_stride: 48,
+    x_head_stride: 56,
+    out_token_stride: 64,
+    out_head_stride: 72,
+    rows: 80,
+    heads: 88,
+    max_positions: 92,
+    vectorised: 96,
+});
+
+/// Parameters of `cache_write_bf16`.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub(crate) struct NgCacheWriteParams {
+    pub(crate) latent: u64,
+    pub(crate) key_rope: u64,
+    pub(crate) positions: u64,
+    pub(crate) slots: u64,
+    pub(crate) cosines: u64,
+    pub(crate) sines: u64,
+    pub(crate) cache: u64,
+    pub(crate) status: u64,
+    pub(crate) latent_row_stride: u64,
+    pub(crate) key_rope_row_stride: u64,
+    pub(crate) cache_rows: u64,
+    pub(crate) tokens: u32,
+    pub(crate) max_positions: u32,
+    pub(crate) vectorised: u32,
+}
+parameters!(NgCacheWriteParams, 104, {
+    latent: 0,
+    key_rope: 8,
+    positions: 16,
+    slots: 24,
+    cosines: 32,
+    sines: 40,
+    cache: 48,
+    status: 56,
+    latent_row_stride: 64,
+    key_rope_row_stride: 72,
+    cache_rows: 80,
+    tokens: 88,
+    max_positions: 92,
+    vectorised: 96,
 });

@@ -1,4 +1,9 @@
 //! Multi-head latent attention: rotary embedding, the paged latent cache, and attention over it.
 
+mod cache;
 pub mod plan;
 pub mod reference;
+mod rope;
+
+pub use cache::{CacheWrite, LatentCache};
+pub use rope::{Rope, RopeParameters, RopeTables, Yarn};

@@ -1,0 +1,274 @@
+//! Rotary position embedding: its tables, and the rotation of queries.
+
+use crate::device::abi::NgRopeParams;
+use crate::device::{Device, KernelLaunch, Stream};
+use crate::dtype::bf16;
+use crate::error::Result;
+use crate::tensor::Tensor;
+use crate::validate::{Checks, VECTOR_BYTES, rows_aligned};
+
+/// Rotary columns of a head.
+pub(crate) const ROPE: usize = 64;
+/// Lanes that rotate one head.
+const LANES: usize = 8;
+const THREADS: usize = 256;
+
+/// What rotary tables are made from.
+#[derive(Debug, Clone, PartialEq)]
+pub struct RopeParameters {
+    /// Rotary columns, even.
+    pub dim: usize,
+    /// The base wavelength, `rope_theta`.
+    pub base: f64,
+    /// Positions that the tables have.
+    pub max_positions: usize,
+    /// The extension to longer contexts, if the model has one.
+    pub yarn: Option<Yarn>,
+}
+
+/// YaRN (arXiv 2309.00071), with the fields of a published `rope_scaling`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Yarn {
+    /// How many times longer the context became.
+    pub factor: f64,
+    /// Positions before the extension, `original_max_position_embeddings`.
+    pub original_max_positions: usize,
+    /// Rotations over the original context above which a frequency stays as it is; published models have 32.
+    pub beta_fast: f64,
+    /// Rotations below which a frequency is divided by the factor; published models have 1.
+    pub beta_slow: f64,
+    /// Numerator of the tables' factor. None and zero are the same.
+    pub mscale: Option<f64>,
+    /// Denominator of the tables' factor. None and zero are the same.
+    pub mscale_all_dim: Option<f64>,
+    /// The tables' factor itself, instead of what mscale and mscale_all_dim make.
+    pub attention_factor: Option<f64>,
+    /// Whether the borders between the frequencies' ranges are rounded to whole dimensions; published models do.
+    pub truncate: bool,
+}
+
+impl Yarn {
+    /// What cosines and sines are multiplied by.
+    pub fn table_factor(&self) -> f64 {
+        let given = |mscale: Option<f64>| mscale.filter(|mscale| *mscale != 0.0);
+        match (self.attention_factor, given(self.mscale), given(self.mscale_all_dim)) {
+            (Some(factor), ..) => factor,
+            (None, Some(mscale), Some(all)) => temperature(self.factor, mscale) / temperature(self.factor, all),
+            _ => temperature(self.factor, 1.0),
+        }
+    }
+}
+
+/// YaRN's `0.1 m ln(s) + 1`.
+fn temperature(factor: f64, mscale: f64) -> f64 {
+    if factor <= 1.0 { 1.0 } else { 0.1 * mscale * factor.ln() + 1.0 }
+}
+
+impl RopeParameters {
+    /// Angle per position of each pair of columns, `dim / 2` of them, as transformers' `_compute_yarn_parameters` has it
+    /// (without YaRN: `base^(-2i / dim)`), in f64.
+    pub fn frequencies(&self) -> Vec<f64> {
+        let pairs = self.dim / 2;
+        let plain = (0..pairs).map(|pair| self.base.powf(-(2.0 * pair as f64) / self.dim as f64));
+        let Some(yarn) = &self.yarn else { return plain.collect() };
+        // The dimension whose frequency makes this many rotations over the original context.
+        let border = |rotations: f64| {
+            let turns = yarn.original_max_positions as f64 / (rotations * std::f64::consts::TAU);
+            self.dim as f64 * turns.ln() / (2.0 * self.base.ln())
+        };
+        let (mut low, mut high) = (border(yarn.beta_fast), border(yarn.beta_slow));
+        if yarn.truncate {
+            (low, high) = (low.floor(), high.ceil());
+        }
+        (low, high) = (low.max(0.0), high.min(self.dim as f64 - 1.0));
+        if low == high {
+            high += 0.001;
+        }
+        plain
+            .enumerate()
+            .map(|(pair, frequency)| {
+                let divided = ((pair as f64 - low) / (high - low)).clamp(0.0, 1.0);
+                frequency / yarn.factor * divided + frequency * (1.0 - divided)
+            })
+            .collect()
+    }
+}
+
+/// Cosines and sines of every position, f32 `[max_positions, dim / 2]`, computed in f64.
+#[derive(Debug, Clone)]
+pub struct RopeTables {
+    cosines: Tensor<f32>,
+    sines: Tensor<f32>,
+}
+
+impl RopeTables {
+    /// Computes the tables and puts them on the device.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Argument`](crate::Error::Argument) for a `dim` that is odd or zero, no positions or 2^31 and more, a base
+    /// that is not above 1, or YaRN parameters that are not positive and finite; otherwise what the device says.
+    pub fn new(device: &Device, parameters: &RopeParameters) -> Result<Self> {
+        let check = Checks::of("RopeTables");
+        let RopeParameters { dim, base, max_positions, yarn } = parameters;
+        if *dim == 0 || !dim.is_multiple_of(2) {
+            return check.fail("dim", dim, "even and not zero");
+        }
+        if !(base.is_finite() && *base > 1.0) {
+            return check.fail("base", base, "finite and above 1");
+        }
+        if *max_positions == 0 {
+            return check.fail("max_positions", 0, "at least 1");
+        }
+        check.extent("max_positions", *max_positions)?;
+        let mut factor = 1.0;
+        if let Some(yarn) = yarn {
+            for (name, value) in
+                [("yarn.factor", yarn.factor), ("yarn.beta_fast", yarn.beta_fast), ("yarn.beta_slow", yarn.beta_slow)]
+            {
+                if !(value.is_finite() && value > 0.0) {
+                    return check.fail(name, value, "finite and positive");
+                }
+            }
+            if yarn.original_max_positions == 0 {
+                return check.fail("yarn.original_max_positions", 0, "at least 1");
+            }
+            factor = yarn.table_factor();
+            if !factor.is_finite() {
+                return check.fail("yarn.attention_factor", factor, "finite");
+            }
+        }
+        let frequencies = parameters.frequencies();
+        let pairs = dim / 2;
+        let mut cosines = Vec::with_capacity(max_positions * pairs);
+        let mut sines = Vec::with_capacity(max_positions * pairs);
+        for position in 0..*max_positions {
+            for frequency in &frequencies {
+                let (sine, cosine) = (position as f64 * frequency).sin_cos();
+                cosines.push((cosine * factor) as f32);
+                sines.push((sine * factor) as f32);
+            }
+        }
+        Ok(Self {
+            cosines: device.tensor(&[*max_positions, pairs], &cosines)?,
+            sines: device.tensor(&[*max_positions, pairs], &sines)?,
+        })
+    }
+
+    /// Positions that the tables have.
+    pub fn max_positions(&self) -> usize {
+        self.cosines.dim(0)
+    }
+
+    /// Rotary columns.
+    pub fn dim(&self) -> usize {
+        2 * self.cosines.dim(1)
+    }
+
+    /// Cosines, `[max_positions, dim / 2]`.
+    pub fn cosines(&self) -> &Tensor<f32> {
+        &self.cosines
+    }
+
+    /// Sines, `[max_positions, dim / 2]`.
+    pub fn sines(&self) -> &Tensor<f32> {
+        &self.sines
+    }
+
+    pub(super) fn check(&self, check: Checks, device: &Device) -> Result<()> {
+        if self.dim() != ROPE {
+            return check.fail("tables", format_args!("for {} columns", self.dim()), format_args!("for {ROPE} columns"));
+        }
+        check.on("tables", &self.cosines, device)
+    }
+}
+
+/// Rotates the rotary columns of queries, as DeepSeek-V3's model code does: neighbours are a pair, and the rotated pairs
+/// come out as two halves.
+///
+/// `out[i] = x[2i] cos - x[2i+1] sin`, `out[32 + i] = x[2i+1] cos + x[2i] sin`, in f32 from the tables' row of the token's
+/// position, rounded to bf16 once. A position outside the tables gives zeros and sets the status `bad_position`. A token's
+/// bits do not depend on the other tokens.
+#[derive(Debug, Clone, Copy)]
+#[must_use = "nothing runs until launch"]
+#[non_exhaustive]
+pub struct Rope<'a> {
+    x: &'a Tensor<bf16>,
+    positions: &'a Tensor<i32>,
+    tables: &'a RopeTables,
+    out: &'a Tensor<bf16>,
+}
+
+impl<'a> Rope<'a> {
+    /// Rotates `x` `[T, H, 64]` by `positions` `[T]` into `out` `[T, H, 64]`. Tokens and heads of both may have any
+    /// stride, so that both may be columns of wider rows.
+    pub fn new(
+        x: &'a Tensor<bf16>,
+        positions: &'a Tensor<i32>,
+        tables: &'a RopeTables,
+        out: &'a Tensor<bf16>,
+    ) -> Self {
+        Self { x, positions, tables, out }
+    }
+
+    /// Enqueues the operation. No tokens or no heads is a no-op.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Argument`](crate::Error::Argument) for shapes that do not fit, columns that are not adjacent, tables for
+    /// another number of columns, an output that overlaps an input, or another device; otherwise what the device says.
+    pub fn launch(&self, stream: &Stream) -> Result<()> {
+        let check = Checks::of("Rope");
+        let Self { x, positions, tables, out } = *self;
+        check.rank("x", x, 3)?;
+        let (tokens, heads) = (x.dim(0), x.dim(1));
+        check.shape("x", x, &[tokens, heads, ROPE])?;
+        check.shape("out", out, &[tokens, heads, ROPE])?;
+        check.shape("positions", positions, &[tokens])?;
+        check.contiguous("positions", positions)?;
+        for (name, tensor) in [("x", x), ("out", out)] {
+            check.adjacent_columns(name, tensor)?;
+            check.on(name, tensor, stream.device())?;
+        }
+        check.on("positions", positions, stream.device())?;
+        tables.check(check, stream.device())?;
+        check.distinct("out", out)?;
+        check.apart("out", out, "x", x)?;
+        check.apart("out", out, "positions", positions)?;
+        check.apart("out", out, "tables", &tables.cosines)?;
+        check.apart("out", out, "tables", &tables.sines)?;
+        check.extent("tokens", tokens)?;
+        let head_count = check.extent("heads", heads)?;
+        let rows = tokens * heads;
+        check.extent("tokens * heads", rows)?;
+        if x.is_empty() {
+            return Ok(());
+        }
+        let params = NgRopeParams {
+            x: x.address(),
+            positions: positions.address(),
+            cosines: tables.cosines.address(),
+            sines: tables.sines.address(),
+            out: out.address(),
+            status: stream.status_address(),
+            x_token_stride: x.strides()[0] as u64,
+            x_head_stride: x.strides()[1] as u64,
+            out_token_stride: out.strides()[0] as u64,
+            out_head_stride: out.strides()[1] as u64,
+            rows: rows as u64,
+            heads: head_count,
+            max_positions: tables.max_positions() as u32,
+            vectorised: (rows_aligned(x, VECTOR_BYTES) && rows_aligned(out, VECTOR_BYTES / 2)).into(),
+        };
+        let threads = (rows * LANES).next_multiple_of(32).min(THREADS);
+        KernelLaunch::new("rope_bf16", &params)
+            .grid([(rows * LANES).div_ceil(threads) as u32, 1, 1])
+            .block(threads as u32)
+            .reads(x)
+            .reads(positions)
+            .reads(&tables.cosines)
+            .reads(&tables.sines)
+            .writes(out)
+            .launch(stream)
+    }
+}
