@@ -86,6 +86,47 @@ impl Card {
         Self::ALL.iter().find(|card| plain(&card.name) == plain(name)).cloned()
     }
 
+    /// The card behind a driver's device name, if it is known and has that many multiprocessors; otherwise ceilings
+    /// estimated from the clock and the architecture's rate per multiprocessor (0 where that is not known).
+    #[cfg(feature = "cuda")]
+    pub(crate) fn estimate(
+        name: &str,
+        compute_capability: (u32, u32),
+        sms: u32,
+        clock_ghz: f64,
+        memory_gbps: f64,
+    ) -> Self {
+        let short = name.trim_start_matches("NVIDIA ").trim_start_matches("GeForce ");
+        let known = Self::ALL
+            .iter()
+            .filter(|card| card.compute_capability == compute_capability && card.sms == sms)
+            .find(|card| short.split([' ', '-']).next() == card.name.split(' ').next() || short == card.name);
+        if let Some(card) = known {
+            return card.clone();
+        }
+        // Dense operations per clock and multiprocessor.
+        let (fp8, bf16) = match compute_capability {
+            (9, 0) => (8192.0, 4096.0),
+            (8, 0) => (0.0, 2048.0),
+            (8, 9) => (1024.0, 512.0),
+            _ => (0.0, 0.0),
+        };
+        let tflops = |rate: f64| rate * f64::from(sms) * clock_ghz / 1e3;
+        Self {
+            name: Cow::Owned(short.to_owned()),
+            compute_capability,
+            sms,
+            clock_ghz,
+            fp8_tflops: tflops(fp8),
+            bf16_tflops: tflops(bf16),
+            memory_gbps,
+            memory_bytes: 0,
+            l2_bytes: 0,
+            shared_per_block: 0,
+            shared_per_sm: 0,
+        }
+    }
+
     /// The architecture whose kernels the card runs, as in nvcc's `sm_90a`: `90a`.
     pub fn arch(&self) -> String {
         let (major, minor) = self.compute_capability;
@@ -113,6 +154,22 @@ mod tests {
         assert_eq!(Card::find("h20"), Some(Card::H20));
         assert_eq!(Card::find("rtx-4090-d"), Some(Card::RTX_4090_D));
         assert_eq!(Card::find("h100"), None);
+    }
+
+    #[cfg(feature = "cuda")]
+    #[test]
+    fn device_names_lead_to_cards() {
+        let of = |name, cc, sms| Card::estimate(name, cc, sms, 1.98, 1000.0).name.into_owned();
+        assert_eq!(of("NVIDIA H20", (9, 0), 78), "H20");
+        assert_eq!(of("NVIDIA H20-3e", (9, 0), 78), "H20");
+        assert_eq!(of("NVIDIA H200", (9, 0), 132), "H200");
+        assert_eq!(of("NVIDIA H800", (9, 0), 132), "H800");
+        assert_eq!(of("NVIDIA H800", (9, 0), 114), "H800 PCIe");
+        assert_eq!(of("NVIDIA A800-SXM4-80GB", (8, 0), 108), "A800");
+        assert_eq!(of("NVIDIA GeForce RTX 4090 D", (8, 9), 114), "RTX 4090 D");
+        let other = Card::estimate("NVIDIA H100 80GB HBM3", (9, 0), 132, 1.83, 3350.0);
+        assert_eq!(other.name, "H100 80GB HBM3");
+        assert!((other.fp8_tflops - 1979.0).abs() < 1.0 && (other.bf16_tflops - 989.5).abs() < 1.0);
     }
 
     #[test]

@@ -178,8 +178,11 @@ mod tests {
     /// The value of a code, from the format's definition.
     fn decode(code: u8) -> f64 {
         let (exponent, fraction) = (i32::from(code >> 3) & 15, f64::from(code & 7));
-        let magnitude =
-            if exponent == 0 { fraction * 2f64.powi(-9) } else { (8.0 + fraction) * 2f64.powi(exponent - 10) };
+        let magnitude = if exponent == 0 {
+            fraction * 2f64.powi(-9)
+        } else {
+            (8.0 + fraction) * 2f64.powi(exponent - 10)
+        };
         if code & 0x80 != 0 { -magnitude } else { magnitude }
     }
 

@@ -15,6 +15,7 @@ pub mod quant;
 pub mod routing;
 pub mod tensor;
 mod validate;
+pub mod verify;
 pub mod vocab;
 
 pub use card::Card;

@@ -139,7 +139,9 @@ impl<T: Element> Tensor<T> {
         }
         let elements = span(shape, strides)
             .filter(|n| n.checked_mul(size_of::<T>()).is_some_and(|bytes| i64::try_from(bytes).is_ok()))
-            .ok_or_else(|| Error::argument(OPERATION, "strides", format!("{strides:?}"), "below 2^63 bytes"))?;
+            .ok_or_else(|| {
+                Error::argument(OPERATION, "strides", format!("{strides:?}"), "below 2^63 bytes")
+            })?;
         let bytes = (elements * size_of::<T>()) as u64;
         // SAFETY: the caller vouches for the memory; `span` is the extent of what shape and strides reach.
         let allocation = Arc::new(unsafe { Allocation::foreign(device, address, bytes, owner)? });
@@ -342,8 +344,10 @@ impl<T: Element> Tensor<T> {
         if self.device() != other.device() || a + a_bytes <= b || b + b_bytes <= a {
             return false;
         }
-        let strides = |strides: &[usize], size: usize| strides.iter().map(|s| (s * size) as u64).collect::<Vec<_>>();
-        let (mine, theirs) = (strides(self.strides(), size_of::<T>()), strides(other.strides(), size_of::<U>()));
+        let strides =
+            |strides: &[usize], size: usize| strides.iter().map(|s| (s * size) as u64).collect::<Vec<_>>();
+        let (mine, theirs) =
+            (strides(self.strides(), size_of::<T>()), strides(other.strides(), size_of::<U>()));
         let base = a.min(b);
         // For a period that divides every longer stride, each view repeats one interval per period.
         let disjoint_in = |period: u64| {
@@ -412,7 +416,10 @@ fn span(shape: &[usize], strides: &[usize]) -> Option<usize> {
     if shape.contains(&0) {
         return Some(0);
     }
-    shape.iter().zip(strides).try_fold(1usize, |end, (dim, stride)| end.checked_add((dim - 1).checked_mul(*stride)?))
+    shape
+        .iter()
+        .zip(strides)
+        .try_fold(1usize, |end, (dim, stride)| end.checked_add((dim - 1).checked_mul(*stride)?))
 }
 
 impl<T: Element> fmt::Debug for Tensor<T> {

@@ -36,7 +36,12 @@ impl Checks {
         self.fail(argument, format_args!("{:?}", tensor.shape()), format_args!("{want:?}"))
     }
 
-    pub(crate) fn rank<T: Element>(self, argument: &'static str, tensor: &Tensor<T>, want: usize) -> Result<()> {
+    pub(crate) fn rank<T: Element>(
+        self,
+        argument: &'static str,
+        tensor: &Tensor<T>,
+        want: usize,
+    ) -> Result<()> {
         if tensor.rank() == want {
             return Ok(());
         }
@@ -51,7 +56,11 @@ impl Checks {
     }
 
     /// The last dimension's elements are neighbours.
-    pub(crate) fn adjacent_columns<T: Element>(self, argument: &'static str, tensor: &Tensor<T>) -> Result<()> {
+    pub(crate) fn adjacent_columns<T: Element>(
+        self,
+        argument: &'static str,
+        tensor: &Tensor<T>,
+    ) -> Result<()> {
         let last = tensor.rank() - 1;
         if tensor.dim(last) <= 1 || tensor.strides()[last] == 1 {
             return Ok(());
@@ -65,8 +74,13 @@ impl Checks {
 
     /// An output must not name one element twice.
     pub(crate) fn distinct<T: Element>(self, argument: &'static str, tensor: &Tensor<T>) -> Result<()> {
-        let mut dims: Vec<_> =
-            tensor.shape().iter().zip(tensor.strides()).filter(|(dim, _)| **dim > 1).map(|(d, s)| (*s, *d)).collect();
+        let mut dims: Vec<_> = tensor
+            .shape()
+            .iter()
+            .zip(tensor.strides())
+            .filter(|(dim, _)| **dim > 1)
+            .map(|(d, s)| (*s, *d))
+            .collect();
         dims.sort_unstable();
         let mut reach = 1;
         for (stride, dim) in dims {
@@ -82,7 +96,12 @@ impl Checks {
         Ok(())
     }
 
-    pub(crate) fn on<T: Element>(self, argument: &'static str, tensor: &Tensor<T>, device: &Device) -> Result<()> {
+    pub(crate) fn on<T: Element>(
+        self,
+        argument: &'static str,
+        tensor: &Tensor<T>,
+        device: &Device,
+    ) -> Result<()> {
         if tensor.device() == device {
             return Ok(());
         }

@@ -154,7 +154,6 @@ parameters!(NgMlaCombineParams, 96, {
     scale: 88, scale_log2: 92,
 });
 
-
 // ---- matrix products ----
 
 /// Parameters of the FP8 products.

@@ -86,17 +86,23 @@ impl<'a> KernelLaunch<'a> {
     }
 
     fn check(&self, stream: &Stream) -> Result<()> {
-        let fail = |argument, got: String, want: String| Err(Error::argument("KernelLaunch", argument, got, want));
+        let fail =
+            |argument, got: String, want: String| Err(Error::argument("KernelLaunch", argument, got, want));
         let [x, y, z] = self.grid;
         if self.grid.contains(&0) || x > i32::MAX as u32 || y > 65_535 || z > 65_535 {
             let want = "1 to 2147483647, 65535 and 65535".to_owned();
             return fail("grid", format!("{:?} for {}", self.grid, self.entry), want);
         }
         if !(1..=1024).contains(&self.block) {
-            return fail("block", format!("{} threads for {}", self.block, self.entry), "1 to 1024".to_owned());
+            return fail(
+                "block",
+                format!("{} threads for {}", self.block, self.entry),
+                "1 to 1024".to_owned(),
+            );
         }
         let blocks: u64 = self.cluster.iter().map(|n| u64::from(*n)).product();
-        let divides = self.grid.iter().zip(self.cluster).all(|(grid, cluster)| cluster > 0 && grid % cluster == 0);
+        let divides =
+            self.grid.iter().zip(self.cluster).all(|(grid, cluster)| cluster > 0 && grid % cluster == 0);
         if !divides || blocks > 8 {
             let want = format!("at most 8 blocks, dividing the grid {:?}", self.grid);
             return fail("cluster", format!("{:?} for {}", self.cluster, self.entry), want);

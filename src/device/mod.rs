@@ -3,6 +3,8 @@
 pub(crate) mod abi;
 #[cfg(feature = "cuda")]
 mod cuda;
+#[cfg(feature = "cuda")]
+mod driver;
 mod event;
 mod graph;
 pub(crate) mod images;
@@ -336,7 +338,7 @@ impl Allocation {
                 return Err(device.unsupported("Tensor::from_raw"));
             }
             #[cfg(feature = "cuda")]
-            Executor::Cuda(ref cuda) => Memory::Cuda(cuda.foreign(address, bytes, owner)),
+            Executor::Cuda(ref cuda) => Memory::Cuda(cuda.foreign(address, owner)),
         };
         #[allow(unreachable_code, reason = "without the feature cuda")]
         Ok(Self { memory, bytes, device: device.clone() })
@@ -344,6 +346,11 @@ impl Allocation {
 
     pub(crate) fn device(&self) -> &Device {
         &self.device
+    }
+
+    #[cfg(feature = "cuda")]
+    fn memory(&self) -> &Memory {
+        &self.memory
     }
 
     pub(crate) fn address(&self) -> u64 {

@@ -7,8 +7,9 @@ use narrowgauge_sim as sim;
 
 use super::launch::KernelLaunch;
 use super::records::Records;
-use super::{TensorMapSpec, abi, images, lock};
+use super::{Swizzle, TensorMapSpec, abi, images, lock};
 use crate::card::Card;
+use crate::dtype::DType;
 use crate::error::{Error, Result};
 
 /// A simulated card, its schedule and its parsed kernels.
@@ -39,10 +40,11 @@ pub(crate) struct Prepared {
 impl Executor {
     pub(super) fn new(card: &Card) -> Arc<Self> {
         // The name shows up in reports only.
-        let name = Card::ALL.iter().find(|known| known.name == card.name).map_or("card", |known| match known.name {
-            std::borrow::Cow::Borrowed(name) => name,
-            std::borrow::Cow::Owned(_) => "card",
-        });
+        let name =
+            Card::ALL.iter().find(|known| known.name == card.name).map_or("card", |known| match known.name {
+                std::borrow::Cow::Borrowed(name) => name,
+                std::borrow::Cow::Owned(_) => "card",
+            });
         let profile = sim::CardProfile {
             name,
             sms: card.sms,
@@ -146,8 +148,35 @@ impl Drop for Memory {
     }
 }
 
-pub(super) fn tensor_map(_spec: &TensorMapSpec<'_>) -> Result<abi::NgTensorMap> {
-    Err(Error::Unsupported { operation: "tensor_map", device: "the simulated card".into() })
+pub(super) fn tensor_map(spec: &TensorMapSpec<'_>) -> Result<abi::NgTensorMap> {
+    use sim::tensor_map::{Element, Swizzle as Pattern, TensorMap};
+    let map = TensorMap {
+        element: match spec.dtype {
+            DType::E4m3 | DType::U8 => Element::U8,
+            DType::U32 => Element::U32,
+            DType::I32 => Element::I32,
+            DType::U64 => Element::U64,
+            DType::I64 => Element::I64,
+            DType::F32 => Element::F32,
+            DType::Bf16 => Element::Bf16,
+        },
+        address: spec.address,
+        extents: spec.extents.to_vec(),
+        strides: spec.strides.to_vec(),
+        tile: spec.tile.to_vec(),
+        element_strides: vec![1; spec.tile.len()],
+        swizzle: match spec.swizzle {
+            Swizzle::None => Pattern::None,
+            Swizzle::B32 => Pattern::B32,
+            Swizzle::B64 => Pattern::B64,
+            Swizzle::B128 => Pattern::B128,
+        },
+        nan_fill: false,
+    };
+    let bytes = map
+        .encode()
+        .map_err(|reason| Error::argument("TensorMapSpec", "spec", reason, "legal for the hardware"))?;
+    Ok(abi::NgTensorMap { bytes })
 }
 
 fn memory_error(error: sim::MemoryError) -> Error {

@@ -74,7 +74,9 @@ impl Stream {
     pub fn status(&self) -> Result<Status> {
         let mut state = lock(&self.core.state);
         if state.capture.is_some() {
-            return Err(Error::Capture("the status of a stream cannot be read while it is being captured".into()));
+            return Err(Error::Capture(
+                "the status of a stream cannot be read while it is being captured".into(),
+            ));
         }
         self.synchronize()?;
         let mut bits = 0;
@@ -197,7 +199,9 @@ impl Stream {
         }
         let mut state = lock(&self.core.state);
         if state.capture.is_some() {
-            return Err(Error::Capture("a graph cannot be launched on a stream that is being captured".into()));
+            return Err(Error::Capture(
+                "a graph cannot be launched on a stream that is being captured".into(),
+            ));
         }
         let records = &self.device.inner.records;
         match (&self.core.queue, &graph.body) {

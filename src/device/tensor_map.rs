@@ -39,7 +39,8 @@ pub struct TensorMapSpec<'a> {
 impl TensorMapSpec<'_> {
     /// The hardware's rules, so that both executors refuse the same maps with the same words.
     pub(super) fn check(&self) -> Result<()> {
-        let fail = |argument, got: String, want: &str| Err(Error::argument("TensorMapSpec", argument, got, want));
+        let fail =
+            |argument, got: String, want: &str| Err(Error::argument("TensorMapSpec", argument, got, want));
         let rank = self.extents.len();
         if !(1..=5).contains(&rank) {
             return fail("extents", format!("{:?}", self.extents), "of rank 1 to 5");

@@ -31,7 +31,11 @@ impl Problem {
 
     /// Bytes of partial results: per split and row, 512 sums, a maximum and a weight, all f32. None for one split.
     pub fn workspace_bytes(&self, splits: usize) -> usize {
-        if splits < 2 { 0 } else { splits * self.batch * self.tokens * self.heads * (512 + 2) * size_of::<f32>() }
+        if splits < 2 {
+            0
+        } else {
+            splits * self.batch * self.tokens * self.heads * (512 + 2) * size_of::<f32>()
+        }
     }
 }
 
@@ -88,7 +92,11 @@ pub fn cost(problem: &Problem, splits: usize, card: &Card) -> Cost {
             / bytes_per_cycle,
         pages: problem.table_pages.div_ceil(splits) as f64,
         fixed: 4000.0,
-        combine: if splits == 1 { 0.0 } else { 3000.0 + 2.0 * splits as f64 * rows * 514.0 * 4.0 / bytes_per_cycle },
+        combine: if splits == 1 {
+            0.0
+        } else {
+            3000.0 + 2.0 * splits as f64 * rows * 514.0 * 4.0 / bytes_per_cycle
+        },
     }
 }
 

@@ -120,8 +120,14 @@ mod tests {
     #[test]
     fn rows_without_keys_answer_zero() {
         let shape = Shape { batch: 3, tokens: 2, heads: 1, table_pages: 1, cache_pages: 1 };
-        let answer =
-            attention(&shape, &vec![bf16::ONE; 6 * 576], &vec![bf16::ONE; 64 * 576], &[0, 0, 9], &[0, 1, 2], 1.0);
+        let answer = attention(
+            &shape,
+            &vec![bf16::ONE; 6 * 576],
+            &vec![bf16::ONE; 64 * 576],
+            &[0, 0, 9],
+            &[0, 1, 2],
+            1.0,
+        );
         assert_eq!(answer.lse[..3], [f64::NEG_INFINITY; 3]);
         assert_eq!(answer.lse[3], 576.0);
         assert_eq!(answer.lse[4..], [f64::NEG_INFINITY; 2], "an unmapped page has no keys");

@@ -53,7 +53,9 @@ impl Yarn {
         let given = |mscale: Option<f64>| mscale.filter(|mscale| *mscale != 0.0);
         match (self.attention_factor, given(self.mscale), given(self.mscale_all_dim)) {
             (Some(factor), ..) => factor,
-            (None, Some(mscale), Some(all)) => temperature(self.factor, mscale) / temperature(self.factor, all),
+            (None, Some(mscale), Some(all)) => {
+                temperature(self.factor, mscale) / temperature(self.factor, all)
+            }
             _ => temperature(self.factor, 1.0),
         }
     }
@@ -123,9 +125,11 @@ impl RopeTables {
         check.extent("max_positions", *max_positions)?;
         let mut factor = 1.0;
         if let Some(yarn) = yarn {
-            for (name, value) in
-                [("yarn.factor", yarn.factor), ("yarn.beta_fast", yarn.beta_fast), ("yarn.beta_slow", yarn.beta_slow)]
-            {
+            for (name, value) in [
+                ("yarn.factor", yarn.factor),
+                ("yarn.beta_fast", yarn.beta_fast),
+                ("yarn.beta_slow", yarn.beta_slow),
+            ] {
                 if !(value.is_finite() && value > 0.0) {
                     return check.fail(name, value, "finite and positive");
                 }
@@ -177,7 +181,11 @@ impl RopeTables {
 
     pub(super) fn check(&self, check: Checks, device: &Device) -> Result<()> {
         if self.dim() != ROPE {
-            return check.fail("tables", format_args!("for {} columns", self.dim()), format_args!("for {ROPE} columns"));
+            return check.fail(
+                "tables",
+                format_args!("for {} columns", self.dim()),
+                format_args!("for {ROPE} columns"),
+            );
         }
         check.on("tables", &self.cosines, device)
     }

@@ -227,8 +227,9 @@ impl<'a> Add<'a> {
             b_row_stride: b.strides()[0] as u64,
             out_row_stride: out.strides()[0] as u64,
             columns,
-            vectorised: (columns.is_multiple_of(8) && [a, b, out].iter().all(|t| rows_aligned(t, VECTOR_BYTES)))
-                .into(),
+            vectorised: (columns.is_multiple_of(8)
+                && [a, b, out].iter().all(|t| rows_aligned(t, VECTOR_BYTES)))
+            .into(),
         };
         KernelLaunch::new("add_bf16", &params)
             .grid([rows, 1, 1])

@@ -6,7 +6,9 @@
 pub(crate) mod plan;
 pub mod reference;
 
-use crate::device::abi::{NgCombineParams, NgGatherRowsParams, NgPermuteParams, NgRouterParams, NgSwigluQuantizeParams};
+use crate::device::abi::{
+    NgCombineParams, NgGatherRowsParams, NgPermuteParams, NgRouterParams, NgSwigluQuantizeParams,
+};
 use crate::device::{Device, KernelLaunch, Stream};
 use crate::dtype::bf16;
 use crate::error::Result;
@@ -273,7 +275,13 @@ impl<'a> Permute<'a> {
         };
         if chunks <= 1 {
             let single = pass("permute_small_i32", 1);
-            return single.reads(ids).writes(counts).writes(offsets).writes(source).writes(position).launch(stream);
+            return single
+                .reads(ids)
+                .writes(counts)
+                .writes(offsets)
+                .writes(source)
+                .writes(position)
+                .launch(stream);
         }
         pass("permute_count_i32", chunks).reads(ids).writes(partial).launch(stream)?;
         pass("permute_scan_i32", 1).writes(partial).writes(counts).writes(offsets).launch(stream)?;
@@ -437,7 +445,11 @@ impl<'a> SwigluQuantize<'a> {
             Some(permutation) => {
                 let offsets = permutation.offsets();
                 if permutation.source.dim(0) != rows {
-                    return check.fail("permutation", permutation.source.dim(0), format_args!("of {rows} rows"));
+                    return check.fail(
+                        "permutation",
+                        permutation.source.dim(0),
+                        format_args!("of {rows} rows"),
+                    );
                 }
                 check.on("permutation", offsets, stream.device())?;
                 check.apart("out.data", data, "permutation", offsets)?;

@@ -57,7 +57,8 @@ pub fn route(logits: &[f32], bias: &[f32], gate: &Gate) -> Choice {
     let scores: Vec<_> = candidates
         .chunks(size)
         .map(|group| {
-            let scores: Vec<_> = group.iter().enumerate().map(|(i, s)| (i, s.unwrap_or(f64::NEG_INFINITY))).collect();
+            let scores: Vec<_> =
+                group.iter().enumerate().map(|(i, s)| (i, s.unwrap_or(f64::NEG_INFINITY))).collect();
             let best = ranked(&scores);
             match best[best.len().min(2) - 1].1 {
                 f64::NEG_INFINITY => f64::NEG_INFINITY,
@@ -111,7 +112,9 @@ pub struct Order {
 
 /// Orders entries by expert, stably.
 pub fn permute(ids: &[i32], experts: usize) -> Order {
-    let of = |expert: usize| ids.iter().enumerate().filter(move |(_, id)| **id == expert as i32).map(|(entry, _)| entry);
+    let of = |expert: usize| {
+        ids.iter().enumerate().filter(move |(_, id)| **id == expert as i32).map(|(entry, _)| entry)
+    };
     let counts: Vec<_> = (0..experts).map(|expert| of(expert).count() as i32).collect();
     let mut offsets = vec![0];
     for count in &counts {
