@@ -1,5 +1,90 @@
-//! The `narrowgauge` command.
+//! The `narrowgauge` command: cards, correctness checks and benchmarks.
 
-fn main() {
-    println!("narrowgauge {}", env!("CARGO_PKG_VERSION"));
+mod bench;
+mod cards;
+mod check;
+// The example is the engine; a bundle carries it for machines that cannot compile.
+#[cfg(feature = "demo")]
+#[allow(dead_code, reason = "its `main` is not called here")]
+#[path = "../../examples/deepseek/main.rs"]
+mod deepseek;
+
+use clap::{Args, Parser, Subcommand};
+use narrowgauge::{Device, verify};
+use std::process::ExitCode;
+
+/// FP8 mixture-of-experts kernels: cards, correctness checks and benchmarks.
+#[derive(Parser)]
+#[command(version)]
+struct Arguments {
+    #[command(subcommand)]
+    task: Task,
+}
+
+#[derive(Subcommand)]
+enum Task {
+    /// The cards that the crate knows, with their published ceilings.
+    Cards,
+    /// Compare every kernel with its oracle.
+    Check(On),
+    /// Measure: times on a card, counters on the simulated one.
+    Bench {
+        #[command(flatten)]
+        on: On,
+        /// One JSON object instead of a table.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Generate tokens from a checkpoint; its own flags follow.
+    #[cfg(feature = "demo")]
+    #[command(disable_help_flag = true)]
+    Demo {
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        flags: Vec<std::ffi::OsString>,
+    },
+}
+
+#[derive(Args)]
+struct On {
+    /// auto, cuda:N, sim:h20 or sim:h800. `auto` takes the first card, or simulates an H20 where there is none.
+    #[arg(long, default_value = "auto")]
+    device: String,
+    /// Only what has this in its name.
+    #[arg(long, default_value = "")]
+    filter: String,
+}
+
+fn main() -> ExitCode {
+    let result = match Arguments::parse().task {
+        Task::Cards => {
+            cards::print();
+            Ok(true)
+        }
+        Task::Check(on) => open(&on).and_then(|device| check::run(&device, &on.filter)),
+        Task::Bench { on, json } => open(&on).and_then(|device| bench::run(&device, &on.filter, json)),
+        #[cfg(feature = "demo")]
+        Task::Demo { flags } => {
+            return deepseek::run_from(std::iter::once("narrowgauge demo".into()).chain(flags));
+        }
+    };
+    match result {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(error) => {
+            eprintln!("error: {error}");
+            ExitCode::from(2)
+        }
+    }
+}
+
+/// Opens the device; `auto` says on stderr what it chose and why.
+fn open(on: &On) -> Result<Device, String> {
+    let opened = match on.device.as_str() {
+        "auto" => verify::open("cuda:0").or_else(|reason| {
+            eprintln!("no card is used ({reason}); simulating an H20");
+            verify::open("sim:h20")
+        }),
+        name => verify::open(name),
+    };
+    opened.map_err(|e| e.to_string())
 }

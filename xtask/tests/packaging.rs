@@ -98,7 +98,7 @@ fn without_cuda(folder: &Path, target: &Path) -> Command {
         .env("CARGO_TARGET_DIR", target)
         .env("CARGO_PROFILE_DEV_DEBUG", "0");
     // The kernels of this very tree were compiled already.
-    cargo.env("NARROWGAUGE_KERNEL_CACHE", root().join("target/narrowgauge-kernels"));
+    cargo.env("NARROWGAUGE_KERNEL_CACHE", kernel_cache());
     let unwanted =
         ["NVCC", "CUDA_HOME", "CUDA_PATH", "NARROWGAUGE_REQUIRE_KERNELS", "NARROWGAUGE_ARCHS", "DOCS_RS"];
     for name in unwanted {
@@ -133,6 +133,10 @@ fn stderr(output: &Output) -> String {
 
 fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().to_owned()
+}
+
+fn kernel_cache() -> PathBuf {
+    root().join("target/narrowgauge-kernels")
 }
 
 fn scratch() -> PathBuf {
