@@ -2,6 +2,7 @@
 //! and the cases that `narrowgauge check` runs.
 
 mod compare;
+pub mod mla;
 mod source;
 
 pub use compare::{exact, within};
@@ -77,6 +78,6 @@ pub struct Case {
 
 /// The quick cases of every family.
 pub fn cases() -> Vec<Case> {
-    let families: &[fn() -> Vec<Case>] = &[];
+    let families: &[fn() -> Vec<Case>] = &[mla::cases];
     families.iter().flat_map(|cases| cases()).collect()
 }

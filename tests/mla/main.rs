@@ -1,0 +1,3 @@
+//! Multi-head latent attention on whatever device `NARROWGAUGE_DEVICE` names.
+
+mod attention;
