@@ -1,23 +1,33 @@
 //! The card: memory, modules, launches.
 
 use crate::counters::Counters;
-use crate::fault::Fault;
+use crate::exec;
+use crate::fault::{Fault, FaultKind};
+use crate::lower::program::Program;
+use crate::lower::{self, ModuleVariable};
 use crate::memory::global::Global;
+use crate::parse;
 use crate::profile::CardProfile;
 use crate::schedule::Schedule;
+use std::collections::HashMap;
 use std::fmt;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 /// A simulated card.
 #[derive(Debug)]
 pub struct Machine {
     profile: CardProfile,
     global: Global,
+    /// Addresses of the variables of each module that was launched here.
+    modules: HashMap<u64, Vec<u64>>,
 }
 
 /// A parsed PTX module.
 #[derive(Debug)]
 pub struct Module {
-    entries: Vec<String>,
+    programs: Vec<Program>,
+    variables: Vec<ModuleVariable>,
+    id: u64,
 }
 
 /// One launch of an entry.
@@ -102,20 +112,22 @@ impl std::error::Error for MemoryError {}
 
 impl Module {
     /// Reads PTX text. An instruction that the simulator does not know is an error that names it.
-    pub fn parse(_ptx: &str) -> Result<Self, LoadError> {
-        Ok(Self { entries: Vec::new() })
+    pub fn parse(ptx: &str) -> Result<Self, LoadError> {
+        static NEXT: AtomicU64 = AtomicU64::new(0);
+        let (variables, programs) = lower::module(&parse::module(ptx)?)?;
+        Ok(Self { programs, variables, id: NEXT.fetch_add(1, Ordering::Relaxed) })
     }
 
     /// Names of the entries.
     pub fn entries(&self) -> Vec<&str> {
-        self.entries.iter().map(String::as_str).collect()
+        self.programs.iter().map(|p| p.name.as_str()).collect()
     }
 }
 
 impl Machine {
     /// A card with empty memory.
     pub fn new(profile: CardProfile) -> Self {
-        Self { profile, global: Global::default() }
+        Self { profile, global: Global::default(), modules: HashMap::new() }
     }
 
     /// What the card has.
@@ -159,8 +171,37 @@ impl Machine {
         self.global.copy(to, from, bytes).ok_or(MemoryError::OutOfBounds { address: to, bytes })
     }
 
-    /// Runs an entry to its end.
-    pub fn launch(&mut self, _module: &Module, _launch: &Launch<'_>) -> Result<Report, Box<Fault>> {
-        unimplemented!("the executor lands next")
+    /// Runs an entry to its end. A module's variables live on the card from its first launch on.
+    pub fn launch(&mut self, module: &Module, launch: &Launch<'_>) -> Result<Report, Box<Fault>> {
+        let Some(program) = module.programs.iter().find(|p| p.name == launch.entry) else {
+            return Err(Box::new(Fault {
+                kernel: launch.entry.to_owned(),
+                instruction: String::new(),
+                line: 0,
+                block: [0; 3],
+                warp: 0,
+                lane: None,
+                kind: FaultKind::Launch("the module has no such entry".into()),
+            }));
+        };
+        if !self.modules.contains_key(&module.id) {
+            let addresses = self.place(&module.variables);
+            self.modules.insert(module.id, addresses);
+        }
+        exec::launch(&self.profile, &mut self.global, program, &self.modules[&module.id], launch)
+    }
+
+    fn place(&mut self, variables: &[ModuleVariable]) -> Vec<u64> {
+        let addresses: Vec<u64> = variables.iter().map(|v| self.global.alloc(v.size)).collect();
+        for (variable, &address) in variables.iter().zip(&addresses) {
+            // Variables without an initialiser are zero.
+            self.global.fill(address, variable.size, 0);
+            self.global.write(address, &variable.init);
+            for &(at, index, addend) in &variable.relocations {
+                let value = addresses[index].wrapping_add(addend as u64);
+                self.global.write(address + at, &value.to_le_bytes());
+            }
+        }
+        addresses
     }
 }

@@ -1,0 +1,330 @@
+//! Named barriers, the cluster barrier and mbarriers.
+
+use super::warp::{Split, Wait};
+use super::{Block, Step, Trouble};
+use crate::fault::FaultKind;
+use crate::lower::program::{Address, Arrive, Kind, Op, Program, S32, Vote};
+use crate::mbarrier::{Mbarrier, MbarrierError};
+use crate::memory::SHARED_WINDOW;
+use crate::schedule::Policy;
+use super::step::Flow;
+
+/// A named barrier between two openings.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Named {
+    /// Threads that arrived.
+    pub(super) arrived: u32,
+    /// Threads that open it; none while nobody arrived with a number.
+    pub(super) wanted: Option<u32>,
+    open: bool,
+    count: u32,
+    all: bool,
+    any: bool,
+    /// Warps that arrived, for the default count and for double arrivals.
+    warps: u32,
+}
+
+pub(super) fn describe(barrier: &Mbarrier) -> String {
+    barrier.to_string()
+}
+
+fn misuse(error: MbarrierError, lane: u32) -> Trouble {
+    Trouble { kind: FaultKind::Barrier(error.to_string()), lane: Some(lane) }
+}
+
+impl Block<'_> {
+    pub(super) fn threads_of(&self, named: &Named) -> u32 {
+        named.wanted.unwrap_or_else(|| 32 * self.warps.iter().filter(|w| w.live != 0).count() as u32)
+    }
+
+    pub(super) fn synchronise(&mut self, w: usize, split: &mut Split, op: &Op, mask: u32) -> Step<Flow> {
+        match &op.kind {
+            Kind::Barrier { id, threads, wait, aligned } => self.named_barrier(w, mask, *id, *threads, *wait, *aligned, None),
+            Kind::BarrierReduce { id, threads, p, .. } => {
+                let value = self.decision(w, *p, mask, "a barrier's predicate")?;
+                self.named_barrier(w, mask, *id, *threads, true, true, Some(value))
+            }
+            Kind::ClusterArrive => {
+                self.together(w, mask)?;
+                self.cluster.arrived += 32;
+                Ok(Flow::Next)
+            }
+            Kind::ClusterWait => {
+                self.together(w, mask)?;
+                Ok(self.cluster_wait())
+            }
+            Kind::MbarrierWait { at, p, parity, blocking } => {
+                let (at, p, parity, blocking) = (*at, *p, *parity, *blocking);
+                self.wait_parity(w, split, mask, &at, p, parity, blocking)
+            }
+            Kind::MbarrierWaitState { at, p, state, blocking } => {
+                let address = self.barrier_address(w, at, mask)?;
+                let state = self.sure64(w, *state, mask, "an mbarrier state")?;
+                let lane = mask.trailing_zeros();
+                let done = self
+                    .mbarrier(address)
+                    .test_state(state[lane as usize])
+                    .map_err(|e| misuse(e, lane))?;
+                if !done && *blocking {
+                    return Ok(Flow::Wait(Wait::Mbarrier(address)));
+                }
+                self.warps[w].predicates[*p as usize].put(if done { u32::MAX } else { 0 }, u32::MAX, mask);
+                Ok(if done { Flow::Next } else { Flow::Yield })
+            }
+            Kind::MbarrierInit { at, count } => {
+                let count = self.sure32(w, *count, mask, "an mbarrier's count")?;
+                for (lane, address) in self.barrier_lanes(w, at, mask)? {
+                    let at = self.shared.locate(address, 8).expect("located with its lane");
+                    self.shared.defined.put(at, 8, true);
+                    self.mbarrier(address).init(count[lane as usize]).map_err(|e| misuse(e, lane))?;
+                }
+                Ok(Flow::Next)
+            }
+            Kind::MbarrierInvalidate { at } => {
+                for (lane, address) in self.barrier_lanes(w, at, mask)? {
+                    self.mbarrier(address).inval().map_err(|e| misuse(e, lane))?;
+                }
+                Ok(Flow::Next)
+            }
+            Kind::MbarrierExpect { at, bytes } => {
+                let bytes = self.sure32(w, *bytes, mask, "an mbarrier's byte count")?;
+                for (lane, address) in self.barrier_lanes(w, at, mask)? {
+                    self.mbarrier(address).expect_tx(bytes[lane as usize]).map_err(|e| misuse(e, lane))?;
+                }
+                Ok(Flow::Next)
+            }
+            Kind::MbarrierArrive { at, state, how } => {
+                let amount = match how {
+                    Arrive::Plain { count } => self.sure32(w, *count, mask, "an mbarrier's arrival count")?,
+                    Arrive::ExpectTx { bytes } => self.sure32(w, *bytes, mask, "an mbarrier's byte count")?,
+                };
+                let mut tokens = [0; 32];
+                for (lane, address) in self.barrier_lanes(w, at, mask)? {
+                    let before = self.mbarrier(address).phase();
+                    let barrier = self.mbarrier(address);
+                    let token = match how {
+                        Arrive::Plain { .. } => barrier.arrive(amount[lane as usize]),
+                        Arrive::ExpectTx { .. } => barrier.arrive_expect_tx(amount[lane as usize]),
+                    };
+                    tokens[lane as usize] = token.map_err(|e| misuse(e, lane))?;
+                    if self.mbarrier(address).phase() != before {
+                        self.wake(address);
+                    }
+                }
+                if let Some(d) = state {
+                    self.put64(w, *d, &tokens, mask, None)?;
+                }
+                Ok(Flow::Next)
+            }
+            _ => self.asynchronous(w, split, op, mask),
+        }
+    }
+
+    fn mbarrier(&mut self, address: u32) -> &mut Mbarrier {
+        self.mbarriers.entry(address).or_default()
+    }
+
+    /// Bytes of a copy arrived.
+    pub(super) fn complete_bytes(&mut self, address: u32, bytes: u32) -> Step<()> {
+        let before = self.mbarrier(address).phase();
+        self.mbarrier(address).complete_tx(bytes).map_err(|e| misuse(e, 0))?;
+        if self.mbarrier(address).phase() != before {
+            self.wake(address);
+        }
+        Ok(())
+    }
+
+    fn wake(&mut self, address: u32) {
+        for warp in &mut self.warps {
+            for split in &mut warp.splits {
+                if split.wait == Wait::Mbarrier(address) {
+                    split.wait = Wait::Nothing;
+                }
+            }
+        }
+    }
+
+    /// Shared addresses of the barriers that the active lanes name.
+    pub(super) fn barrier_lanes(&self, w: usize, at: &Address, mask: u32) -> Step<Vec<(u32, u32)>> {
+        let addresses = self.addresses(w, at, mask)?;
+        let mut out = Vec::new();
+        for lane in (0..32).filter(|&i| mask >> i & 1 == 1) {
+            let address = addresses[lane];
+            let address = if address >= SHARED_WINDOW { address - SHARED_WINDOW } else { address };
+            let fault = |kind| Trouble { kind, lane: Some(lane as u32) };
+            if address % 8 != 0 {
+                return Err(fault(FaultKind::Misaligned { address, align: 8 }));
+            }
+            match u32::try_from(address).ok().filter(|&a| self.shared.locate(a, 8).is_some()) {
+                Some(address) => out.push((lane as u32, address)),
+                None => return Err(fault(FaultKind::OutOfBounds { space: "shared", address, bytes: 8 })),
+            }
+        }
+        Ok(out)
+    }
+
+    fn barrier_address(&self, w: usize, at: &Address, mask: u32) -> Step<u32> {
+        let lanes = self.barrier_lanes(w, at, mask)?;
+        let first = lanes[0].1;
+        if lanes.iter().any(|&(_, address)| address != first) {
+            return Err(FaultKind::Barrier("the lanes of a warp wait for different mbarriers at once".into()).into());
+        }
+        Ok(first)
+    }
+
+    fn wait_parity(
+        &mut self,
+        w: usize,
+        split: &Split,
+        mask: u32,
+        at: &Address,
+        p: u32,
+        parity: S32,
+        blocking: bool,
+    ) -> Step<Flow> {
+        let address = self.barrier_address(w, at, mask)?;
+        let parity = self.uniform32(w, parity, mask, "an mbarrier's parity")?;
+        let random = self.schedule.tma == Policy::Random;
+        let key = (w, address, split.pc);
+        let mut seen = self.parity_seen.get(&key).copied().flatten();
+        let done =
+            self.mbarrier(address).test_parity(parity, &mut seen).map_err(|e| misuse(e, mask.trailing_zeros()))?;
+        self.parity_seen.insert(key, seen);
+        // A wait may fail for no reason.
+        let spurious = random && self.random.below(8) == 0;
+        if !done && blocking && !spurious {
+            return Ok(Flow::Wait(Wait::Mbarrier(address)));
+        }
+        let done = done && !(spurious && blocking);
+        self.warps[w].predicates[p as usize].put(if done { u32::MAX } else { 0 }, u32::MAX, mask);
+        if done {
+            return Ok(Flow::Next);
+        }
+        self.counters.waits += 1;
+        Ok(Flow::Yield)
+    }
+
+    #[allow(clippy::too_many_arguments, reason = "the operands of one instruction")]
+    fn named_barrier(
+        &mut self,
+        w: usize,
+        mask: u32,
+        id: S32,
+        threads: Option<S32>,
+        wait: bool,
+        aligned: bool,
+        vote: Option<u32>,
+    ) -> Step<Flow> {
+        if aligned {
+            self.together(w, mask)?;
+        }
+        let id = self.uniform32(w, id, mask, "a barrier's number")?;
+        if id > 15 {
+            return Err(FaultKind::Barrier(format!("barrier {id} of 16")).into());
+        }
+        let wanted = threads.map(|t| self.uniform32(w, t, mask, "a barrier's thread count")).transpose()?;
+        if let Some(wanted) = wanted.filter(|&t| t == 0 || t % 32 != 0) {
+            return Err(FaultKind::Barrier(format!("barrier {id} with {wanted} threads, not a multiple of 32")).into());
+        }
+        let whole = mask == self.warps[w].live;
+        let named = &mut self.named[id as usize];
+        if named.open && named.wanted != wanted {
+            let (had, has) = (named.wanted, wanted);
+            return Err(FaultKind::Barrier(format!("barrier {id} is open for {had:?} threads, now {has:?}")).into());
+        }
+        if whole && named.warps >> w & 1 == 1 {
+            return Err(FaultKind::Barrier(format!("warp {w} arrives twice at barrier {id}")).into());
+        }
+        if !named.open {
+            *named = Named { open: true, wanted, all: true, ..Named::default() };
+        }
+        named.arrived += if whole { 32 } else { mask.count_ones() };
+        if whole {
+            named.warps |= 1 << w;
+        }
+        if let Some(value) = vote {
+            named.count += value.count_ones();
+            named.all &= value == mask;
+            named.any |= value != 0;
+        }
+        let wanted = self.threads_of(&self.named[id as usize]);
+        let arrived = self.named[id as usize].arrived;
+        if arrived > wanted {
+            return Err(FaultKind::Barrier(format!("{arrived} threads at barrier {id}, which {wanted} open")).into());
+        }
+        if arrived < wanted {
+            return Ok(if wait { Flow::Wait(Wait::Barrier(id)) } else { Flow::Next });
+        }
+        let done = self.release(id);
+        if vote.is_some() {
+            let program: &Program = self.program;
+            let split_pc = self.current_pc;
+            self.reduction(w, &program.ops[split_pc as usize].kind, mask, &done)?;
+        }
+        Ok(Flow::Next)
+    }
+
+    /// Opens a barrier: its waiters go on.
+    fn release(&mut self, id: u32) -> Named {
+        let program: &Program = self.program;
+        let done = self.named[id as usize];
+        self.named[id as usize] = Named::default();
+        for w in 0..self.warps.len() {
+            for s in 0..self.warps[w].splits.len() {
+                let split = &mut self.warps[w].splits[s];
+                if split.wait != Wait::Barrier(id) {
+                    continue;
+                }
+                split.wait = Wait::Nothing;
+                let (pc, mask) = (split.pc, split.mask);
+                split.pc += 1;
+                // The registers of a waiter cannot be held by a wgmma: it has waited at an aligned barrier.
+                let _ = self.reduction(w, &program.ops[pc as usize].kind, mask, &done);
+            }
+        }
+        done
+    }
+
+    fn reduction(&mut self, w: usize, kind: &Kind, mask: u32, done: &Named) -> Step<()> {
+        let Kind::BarrierReduce { vote, d, .. } = kind else { return Ok(()) };
+        let flag = match vote {
+            Vote::Ballot => return self.put32(w, *d, &[done.count; 32], mask, None),
+            Vote::All => done.all,
+            _ => done.any,
+        };
+        self.warps[w].predicates[*d as usize].put(if flag { u32::MAX } else { 0 }, u32::MAX, mask);
+        Ok(())
+    }
+
+    fn cluster_wait(&mut self) -> Flow {
+        let wanted = 32 * self.warps.iter().filter(|w| w.live != 0).count() as u32;
+        if self.cluster.arrived < wanted {
+            return Flow::Wait(Wait::ClusterBarrier);
+        }
+        self.cluster.count += 32;
+        if self.cluster.count == 32 {
+            for warp in &mut self.warps {
+                for split in &mut warp.splits {
+                    if split.wait == Wait::ClusterBarrier {
+                        split.wait = Wait::Nothing;
+                    }
+                }
+            }
+        }
+        if self.cluster.count >= wanted {
+            self.cluster = Named::default();
+        }
+        Flow::Next
+    }
+
+    /// A warp has exited: barriers that count every warp may open.
+    pub(super) fn warp_left(&mut self) -> Step<()> {
+        for id in 0..16 {
+            let named = self.named[id as usize];
+            if named.open && named.wanted.is_none() && named.arrived >= self.threads_of(&named) {
+                self.release(id);
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,314 @@
+//! wgmma: four warps issue one operation; its registers stay theirs until the covering wait.
+
+use super::registers::{BEING_READ, IN_FLIGHT};
+use super::step::Flow;
+use super::warp::{Split, Wait};
+use super::{Block, Step};
+use crate::fault::FaultKind;
+use crate::lower::program::{Kind, Op, Program, ScaleD, Wgmma, WgmmaA};
+use crate::memory::shared::WINDOW;
+use crate::row::Row;
+use crate::schedule::{Fp8Accumulation, Policy};
+use crate::wgmma::{self as model, Kind as Elements, Operand, Which};
+use std::collections::VecDeque;
+
+/// Four warps that multiply together.
+#[derive(Debug, Default)]
+pub(super) struct Warpgroup {
+    arrivals: [Option<Arrival>; 4],
+    queue: VecDeque<Pending>,
+}
+
+/// What one warp says when it issues.
+#[derive(Debug, Clone, Copy, PartialEq)]
+struct Arrival {
+    pc: u32,
+    a: u64,
+    b: u64,
+    scale_d: bool,
+    group: u64,
+}
+
+/// An operation that has not computed.
+#[derive(Debug)]
+struct Pending {
+    arrival: Arrival,
+    /// A's registers and their undefined bits, as they were at issue.
+    a: Option<Box<([[Row; 4]; 4], [[Row; 4]; 4])>>,
+}
+
+impl Block<'_> {
+    pub(super) fn tensor(&mut self, w: usize, split: &mut Split, op: &Op, mask: u32) -> Step<Flow> {
+        self.together(w, mask)?;
+        if mask != u32::MAX {
+            return Err(FaultKind::Divergence { present: mask, wanted: u32::MAX }.into());
+        }
+        match &op.kind {
+            Kind::WgmmaFence => Ok(Flow::Next),
+            Kind::WgmmaCommit => {
+                self.warps[w].wgmma_committed += 1;
+                Ok(Flow::Next)
+            }
+            Kind::WgmmaWait { pending } => {
+                let limit = self.warps[w].wgmma_committed.saturating_sub(u64::from(*pending));
+                while self.warpgroups[w / 4].queue.front().is_some_and(|p| p.arrival.group < limit) {
+                    self.compute_next(w / 4)?;
+                }
+                self.release_registers(w, limit);
+                Ok(Flow::Next)
+            }
+            Kind::Wgmma(wgmma) => self.issue(w, split.pc, wgmma),
+            _ => unreachable!("every other operation is handled before"),
+        }
+    }
+
+    fn issue(&mut self, w: usize, pc: u32, op: &Wgmma) -> Step<Flow> {
+        let first = w / 4 * 4;
+        if first + 4 > self.warps.len() {
+            return Err(FaultKind::Barrier(format!("warp {w} has no whole warpgroup")).into());
+        }
+        let a = match op.a {
+            WgmmaA::Descriptor(source) => self.uniform64(w, source)?,
+            WgmmaA::Registers(_) => 0,
+        };
+        let b = self.uniform64(w, op.b)?;
+        let scale_d = match op.scale_d {
+            ScaleD::Constant(value) => value,
+            ScaleD::Predicate(p) => {
+                let value = self.decision(w, p, u32::MAX, "a wgmma's scale-d")?;
+                if value != 0 && value != u32::MAX {
+                    return Err(FaultKind::Divergence { present: value, wanted: u32::MAX }.into());
+                }
+                value != 0
+            }
+        };
+        let arrival = Arrival { pc, a, b, scale_d, group: self.warps[w].wgmma_committed };
+        let arrivals = &mut self.warpgroups[w / 4].arrivals;
+        arrivals[w % 4] = Some(arrival);
+        if let Some(other) = arrivals.iter().flatten().find(|o| **o != arrival) {
+            let what = format!("the warps of a warpgroup issue different wgmma: {other:x?} and {arrival:x?}");
+            return Err(FaultKind::Descriptor(what).into());
+        }
+        if arrivals.iter().any(Option::is_none) {
+            return Ok(Flow::Wait(Wait::Warpgroup));
+        }
+        *arrivals = [None; 4];
+        let registers = match &op.a {
+            WgmmaA::Registers(list) => Some(self.snapshot(first, list)?),
+            WgmmaA::Descriptor(_) => None,
+        };
+        for warp in &mut self.warps[first..first + 4] {
+            for &d in &op.d {
+                warp.r32.states[d as usize] |= IN_FLIGHT;
+            }
+            if let WgmmaA::Registers(list) = &op.a {
+                for &a in list {
+                    warp.r32.states[a as usize] |= BEING_READ;
+                }
+            }
+            warp.wgmma_held.push((arrival.group, pc));
+            for split in &mut warp.splits {
+                if split.wait == Wait::Warpgroup {
+                    split.wait = Wait::Nothing;
+                    split.pc += 1;
+                }
+            }
+        }
+        self.counters.tensor_macs += 64 * op.shape.n as u64 * u64::from(op.k);
+        self.warpgroups[w / 4].queue.push_back(Pending { arrival, a: registers });
+        if self.schedule.wgmma == Policy::Eager {
+            self.compute_next(w / 4)?;
+        }
+        Ok(Flow::Next)
+    }
+
+    fn uniform64(&self, w: usize, source: crate::lower::program::S64) -> Step<u64> {
+        let row = self.sure64(w, source, u32::MAX, "a wgmma's descriptor")?;
+        if row.iter().any(|&v| v != row[0]) {
+            return Err(FaultKind::Descriptor("the lanes of a warp hold different descriptors".into()).into());
+        }
+        Ok(row[0])
+    }
+
+    #[allow(clippy::type_complexity, reason = "values and shadows of four registers of four warps")]
+    fn snapshot(&self, first: usize, list: &[u32; 4]) -> Step<Box<([[Row; 4]; 4], [[Row; 4]; 4])>> {
+        let mut out = Box::new(([[[0; 32]; 4]; 4], [[[0; 32]; 4]; 4]));
+        for warp in 0..4 {
+            for (i, &register) in list.iter().enumerate() {
+                let (value, shadow) = self.get32(first + warp, crate::lower::program::S32::Reg(register))?;
+                out.0[warp][i] = value;
+                out.1[warp][i] = shadow.map_or([0; 32], |s| *s);
+            }
+        }
+        Ok(out)
+    }
+
+    /// Computes the oldest pending operation of a warpgroup.
+    pub(super) fn compute_next(&mut self, group: usize) -> Step<bool> {
+        let Some(pending) = self.warpgroups[group].queue.pop_front() else { return Ok(false) };
+        let program: &Program = self.program;
+        let Kind::Wgmma(op) = &program.ops[pending.arrival.pc as usize].kind else {
+            unreachable!("pending operations are wgmma");
+        };
+        let first = 4 * group;
+        let mut d: [Vec<Row>; 4] = std::array::from_fn(|w| {
+            op.d.iter().map(|&r| self.warps[first + w].r32.values[r as usize]).collect()
+        });
+        let a = match &pending.a {
+            Some(registers) => Operand::Registers(&registers.0),
+            None => Operand::Descriptor(pending.arrival.a),
+        };
+        let Arrival { b, scale_d, .. } = pending.arrival;
+        multiply(&op.shape, &mut d, a, b, scale_d, &self.shared.data, self.schedule.fp8)?;
+        let undefined = if self.schedule.checks { self.undefined_products(op, &pending)? } else { None };
+        for (w, rows) in d.iter().enumerate() {
+            let file = &mut self.warps[first + w].r32;
+            for (i, (&register, row)) in op.d.iter().zip(rows).enumerate() {
+                file.values[register as usize] = *row;
+                let mut shadow = if scale_d { file.shadow(register) } else { [0; 32] };
+                if let Some(undefined) = &undefined {
+                    for lane in 0..32 {
+                        if undefined[w][i][lane] != 0 {
+                            shadow[lane] = u32::MAX;
+                        }
+                    }
+                }
+                file.set_shadow(register, &shadow);
+            }
+        }
+        Ok(true)
+    }
+
+    /// Which elements of the product depend on undefined operands: products of indicator matrices.
+    fn undefined_products(&self, op: &Wgmma, pending: &Pending) -> Step<Option<[Vec<Row>; 4]>> {
+        let mut clean = true;
+        let mut look = |which, descriptor| -> Step<()> {
+            let len = self.shared.data.len();
+            let ranges = model::operand_ranges(&op.shape, which, descriptor, WINDOW, len).map_err(FaultKind::Descriptor)?;
+            clean &= ranges.iter().all(|r| self.shared.defined.all(r.start as usize, (r.end - r.start) as usize));
+            Ok(())
+        };
+        look(Which::B, pending.arrival.b)?;
+        match &pending.a {
+            None => look(Which::A, pending.arrival.a)?,
+            Some(registers) => clean &= registers.1.iter().flatten().flatten().all(|&s| s == 0),
+        }
+        if clean {
+            return Ok(None);
+        }
+        let one: u32 = match op.shape.kind {
+            // 1 in e4m3, 0.5 in e5m2: any positive number will do.
+            Elements::E4m3E4m3 | Elements::E4m3E5m2 | Elements::E5m2E4m3 | Elements::E5m2E5m2 => 0x3838_3838,
+            Elements::Bf16 => 0x3f80_3f80,
+            Elements::F16 => 0x3c00_3c00,
+        };
+        let width = if op.shape.kind.is_fp8() { 1 } else { 2 };
+        let len = self.shared.data.len();
+        let ones: Vec<u8> = (0..len).map(|i| one.to_le_bytes()[i % 4]).collect();
+        let marks: Vec<u8> = (0..len)
+            .map(|i| {
+                let element = i / width * width;
+                let defined = self.shared.defined.all(element, width.min(len - element));
+                if defined { 0 } else { ones[i] }
+            })
+            .collect();
+        let ones_a = [[[one; 32]; 4]; 4];
+        let marks_a = pending.a.as_ref().map(|registers| {
+            registers.1.map(|warp| {
+                warp.map(|row| {
+                    row.map(|s| {
+                        let step = 8 * width as u32;
+                        let keep = ((1u64 << step) - 1) as u32;
+                        (0..32 / step).fold(0, |m, i| {
+                            let field = keep << (i * step);
+                            m | if s & field != 0 { one & field } else { 0 }
+                        })
+                    })
+                })
+            })
+        });
+        let n = op.shape.n / 2;
+        let mut d: [Vec<Row>; 4] = std::array::from_fn(|_| vec![[0; 32]; n]);
+        let mode = Fp8Accumulation::ExactF32;
+        let (a, b) = (pending.arrival.a, pending.arrival.b);
+        let mut shape = op.shape.clone();
+        (shape.negate_a, shape.negate_b) = (false, false);
+        match &marks_a {
+            // A in registers, B in shared memory: two images of each.
+            Some(marks_a) => {
+                multiply(&shape, &mut d, Operand::Registers(marks_a), b, false, &ones, mode)?;
+                multiply(&shape, &mut d, Operand::Registers(&ones_a), b, true, &marks, mode)?;
+            }
+            None => {
+                self.marked(&shape, a, b, &marks, &ones, &mut d)?;
+            }
+        }
+        Ok(Some(d))
+    }
+
+    /// A marked × B ones + A ones × B marked, when both operands lie in shared memory: each operand's own ranges
+    /// take its image, the rest of the memory the other's.
+    fn marked(
+        &self,
+        shape: &model::Shape,
+        a: u64,
+        b: u64,
+        marks: &[u8],
+        ones: &[u8],
+        d: &mut [Vec<Row>; 4],
+    ) -> Step<()> {
+        for (which, descriptor, accumulate) in [(Which::A, a, false), (Which::B, b, true)] {
+            let mut image = ones.to_vec();
+            let ranges =
+                model::operand_ranges(shape, which, descriptor, WINDOW, marks.len()).map_err(FaultKind::Descriptor)?;
+            for range in ranges {
+                let range = range.start as usize..range.end as usize;
+                image[range.clone()].copy_from_slice(&marks[range]);
+            }
+            multiply(shape, d, Operand::Descriptor(a), b, accumulate, &image, Fp8Accumulation::ExactF32)?;
+        }
+        Ok(())
+    }
+
+    /// Gives back the registers of every group before `limit`.
+    fn release_registers(&mut self, w: usize, limit: u64) {
+        let program: &Program = self.program;
+        let warp = &mut self.warps[w];
+        let (done, kept): (Vec<_>, Vec<_>) = warp.wgmma_held.iter().copied().partition(|&(group, _)| group < limit);
+        for (list, hold) in [(&done, false), (&kept, true)] {
+            for &(_, pc) in list {
+                let Kind::Wgmma(op) = &program.ops[pc as usize].kind else { continue };
+                let mut mark = |register: u32, bit: u8| {
+                    let state = &mut warp.r32.states[register as usize];
+                    *state = if hold { *state | bit } else { *state & !bit };
+                };
+                op.d.iter().for_each(|&d| mark(d, IN_FLIGHT));
+                if let WgmmaA::Registers(a) = &op.a {
+                    a.iter().for_each(|&a| mark(a, BEING_READ));
+                }
+            }
+        }
+        warp.wgmma_held = kept;
+    }
+
+    /// What ptxas does about registers in flight: everything is waited for.
+    pub(super) fn force_wgmma(&mut self, w: usize) -> Step<()> {
+        while self.compute_next(w / 4)? {}
+        self.release_registers(w, u64::MAX);
+        Ok(())
+    }
+}
+
+fn multiply(
+    shape: &model::Shape,
+    d: &mut [Vec<Row>; 4],
+    a: Operand<'_>,
+    b: u64,
+    scale_d: bool,
+    shared: &[u8],
+    mode: Fp8Accumulation,
+) -> Step<()> {
+    let [d0, d1, d2, d3] = d;
+    model::execute(shape, [d0, d1, d2, d3], a, b, scale_d, shared, WINDOW, mode)
+        .map_err(|what| FaultKind::Descriptor(what).into())
+}

@@ -1,0 +1,536 @@
+//! From the syntax tree to operations: registers get numbers, variables get offsets, opcodes get functions.
+
+mod arithmetic;
+mod control;
+mod instruction;
+mod moves;
+pub(crate) mod program;
+pub(crate) mod rows;
+mod sync;
+mod transfer;
+
+use crate::ast::{self, Ast, Function, Operand, Width};
+use crate::machine::LoadError;
+use crate::memory::shared::WINDOW;
+use program::{Address, Base, Dst, Kind, Op, Program, S32, S64, SP, Src};
+use std::collections::HashMap;
+
+/// A module variable, as memory of the card.
+#[derive(Debug)]
+pub(crate) struct ModuleVariable {
+    pub(crate) name: String,
+    pub(crate) size: u64,
+    pub(crate) init: Vec<u8>,
+    pub(crate) relocations: Vec<(u64, usize, i64)>,
+}
+
+/// Lowers every entry of a module.
+pub(crate) fn module(ast: &Ast) -> Result<(Vec<ModuleVariable>, Vec<Program>), LoadError> {
+    let places: HashMap<&str, usize> =
+        memory_variables(ast).enumerate().map(|(i, v)| (v.name.as_str(), i)).collect();
+    let mut variables = Vec::new();
+    for variable in memory_variables(ast) {
+        let mut relocations = Vec::new();
+        for (at, symbol, addend) in &variable.relocations {
+            let Some(&index) = places.get(symbol.as_str()) else {
+                return Err(LoadError { line: 0, what: format!("initialiser names the unknown symbol `{symbol}`") });
+            };
+            relocations.push((*at, index, *addend));
+        }
+        variables.push(ModuleVariable {
+            name: variable.name.clone(),
+            size: variable.size,
+            init: variable.init.clone(),
+            relocations,
+        });
+    }
+    let mut programs = Vec::new();
+    for (index, function) in ast.functions.iter().enumerate() {
+        if function.entry {
+            programs.push(Lowering::new(ast, &places).program(index)?);
+        }
+    }
+    Ok((variables, programs))
+}
+
+fn memory_variables(ast: &Ast) -> impl Iterator<Item = &ast::Variable> {
+    ast.variables.iter().filter(|v| matches!(v.space, ast::Space::Global | ast::Space::Const))
+}
+
+/// A register of some class.
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Register {
+    Predicate(u32),
+    R32(u32),
+    R64(u32),
+}
+
+/// Where a named variable lives.
+#[derive(Debug, Clone, Copy)]
+enum Place {
+    /// Absolute shared address.
+    Shared(u32),
+    /// Offset in the thread's local memory.
+    Local(u32),
+    /// Offset in the parameter block.
+    Param(u32),
+    /// Index of a module variable.
+    Module(u32),
+}
+
+pub(crate) struct Lowering<'a> {
+    ast: &'a Ast,
+    ops: Vec<Op>,
+    opcodes: Vec<String>,
+    opcode_index: HashMap<String, u32>,
+    names32: Vec<String>,
+    names64: Vec<String>,
+    predicates: u32,
+    module: HashMap<String, Place>,
+    /// Of the function that is being lowered.
+    registers: HashMap<String, Register>,
+    places: HashMap<String, Place>,
+    labels: HashMap<String, u32>,
+    shared: u32,
+    local: u32,
+    /// Entry op, and offsets and sizes of returns and parameters, of the functions lowered so far.
+    functions: HashMap<String, Callee>,
+    line: u32,
+}
+
+#[derive(Debug, Clone)]
+struct Callee {
+    start: u32,
+    returns: Vec<(u32, u32)>,
+    params: Vec<(u32, u32)>,
+}
+
+type Lowered<T> = Result<T, LoadError>;
+
+impl<'a> Lowering<'a> {
+    fn new(ast: &'a Ast, memory: &HashMap<&str, usize>) -> Self {
+        let module = memory.iter().map(|(name, &i)| ((*name).to_owned(), Place::Module(i as u32))).collect();
+        Self {
+            ast,
+            ops: Vec::new(),
+            opcodes: Vec::new(),
+            opcode_index: HashMap::new(),
+            names32: Vec::new(),
+            names64: Vec::new(),
+            predicates: 0,
+            module,
+            registers: HashMap::new(),
+            places: HashMap::new(),
+            labels: HashMap::new(),
+            shared: 0,
+            local: 0,
+            functions: HashMap::new(),
+            line: 0,
+        }
+    }
+
+    fn error<T>(&self, what: impl Into<String>) -> Lowered<T> {
+        Err(LoadError { line: self.line, what: what.into() })
+    }
+
+    fn program(mut self, entry: usize) -> Lowered<Program> {
+        let ast = self.ast;
+        let function = &ast.functions[entry];
+        // Static shared variables of the module; the unsized one begins where they end.
+        let mut dynamic = Vec::new();
+        for variable in ast.variables.iter().filter(|v| v.space == ast::Space::Shared) {
+            if variable.size == 0 {
+                dynamic.push(variable);
+            } else {
+                let at = self.reserve_shared(variable.size, variable.align);
+                self.module.insert(variable.name.clone(), Place::Shared(at));
+            }
+        }
+        let order = self.call_order(entry)?;
+        // Functions first: their addresses must be known to the callers.
+        let mut params = Vec::new();
+        let mut param_bytes = 0;
+        for variable in &function.params {
+            param_bytes = align(param_bytes, variable.align as u32);
+            params.push((param_bytes, variable.size as u32));
+            param_bytes += variable.size as u32;
+        }
+        for &index in &order {
+            for variable in ast.functions[index].variables.iter().filter(|v| v.space == ast::Space::Shared) {
+                if variable.size == 0 {
+                    dynamic.push(variable);
+                } else {
+                    let at = self.reserve_shared(variable.size, variable.align);
+                    self.module.insert(variable.name.clone(), Place::Shared(at));
+                }
+            }
+        }
+        let alignment = dynamic.iter().map(|v| v.align).max().unwrap_or(1);
+        let start = align(WINDOW + self.shared, alignment as u32);
+        for variable in dynamic {
+            self.module.insert(variable.name.clone(), Place::Shared(start));
+        }
+        self.shared = start - WINDOW;
+        // The entry is lowered first so that execution begins at operation 0; calls are patched afterwards.
+        let mut calls = Vec::new();
+        self.function(entry, Some(&params), &mut calls)?;
+        for &index in order.iter().filter(|&&i| i != entry) {
+            self.function(index, None, &mut calls)?;
+        }
+        self.patch(calls)?;
+        let directive = |name: &str| function.directives.iter().find(|(n, _)| n == name).map(|(_, v)| v.clone());
+        let triple = |v: Vec<u32>| [0, 1, 2].map(|i| v.get(i).copied().unwrap_or(1));
+        Ok(Program {
+            name: function.name.clone(),
+            ops: self.ops,
+            opcodes: self.opcodes,
+            names32: self.names32,
+            names64: self.names64,
+            predicates: self.predicates as usize,
+            params,
+            param_bytes,
+            static_shared: self.shared,
+            local_bytes: self.local,
+            required_threads: directive("reqntid").map(triple),
+            max_threads: directive("maxntid").map(|v| v.iter().product()),
+        })
+    }
+
+    fn reserve_shared(&mut self, size: u64, alignment: u64) -> u32 {
+        let at = align(WINDOW + self.shared, alignment as u32);
+        self.shared = at + size as u32 - WINDOW;
+        at
+    }
+
+    /// Functions that an entry reaches, itself first. Recursion has no place in static frames.
+    fn call_order(&self, entry: usize) -> Lowered<Vec<usize>> {
+        fn visit(this: &Lowering<'_>, at: usize, path: &mut Vec<usize>, out: &mut Vec<usize>) -> Lowered<()> {
+            if path.contains(&at) {
+                let name = &this.ast.functions[at].name;
+                return Err(LoadError {
+                    line: this.ast.functions[at].line,
+                    what: format!("`{name}` is recursive, which the simulator does not support"),
+                });
+            }
+            if out.contains(&at) {
+                return Ok(());
+            }
+            out.push(at);
+            path.push(at);
+            for instruction in this.ast.functions[at].body.iter().filter(|i| i.opcode[0] == "call") {
+                for operand in &instruction.operands {
+                    if let Operand::Symbol(name, _) = operand {
+                        if let Some(callee) = this.ast.functions.iter().position(|f| !f.entry && f.name == *name) {
+                            visit(this, callee, path, out)?;
+                        }
+                    }
+                }
+            }
+            path.pop();
+            Ok(())
+        }
+        let mut out = Vec::new();
+        visit(self, entry, &mut Vec::new(), &mut out)?;
+        Ok(out)
+    }
+
+    fn function(
+        &mut self,
+        index: usize,
+        params: Option<&[(u32, u32)]>,
+        calls: &mut Vec<(usize, String, Vec<Operand>, Vec<Operand>, HashMap<String, Place>)>,
+    ) -> Lowered<()> {
+        let function: &Function = &self.ast.functions[index];
+        self.registers.clear();
+        self.places = self.module.clone();
+        self.labels.clear();
+        let first = self.ops.len();
+        let mut callee = Callee { start: first as u32, returns: Vec::new(), params: Vec::new() };
+        for (i, variable) in function.params.iter().enumerate() {
+            match params {
+                Some(offsets) => {
+                    self.places.insert(variable.name.clone(), Place::Param(offsets[i].0));
+                }
+                None => {
+                    let place = self.local_variable(variable)?;
+                    callee.params.push(place);
+                }
+            }
+        }
+        for variable in &function.returns {
+            let place = self.local_variable(variable)?;
+            callee.returns.push(place);
+        }
+        for variable in &function.variables {
+            match variable.space {
+                ast::Space::Reg => self.register_variable(variable)?,
+                ast::Space::Local | ast::Space::Param => {
+                    self.local_variable(variable)?;
+                }
+                ast::Space::Shared => {}
+                _ => return self.error(format!("`{}` cannot be declared in a function", variable.name)),
+            }
+        }
+        self.functions.insert(function.name.clone(), callee);
+        // One operation per instruction, so labels can be numbered before anything is lowered.
+        for (label, &at) in &function.labels {
+            self.labels.insert(label.clone(), (first + at) as u32);
+        }
+        for instruction in &function.body {
+            self.line = instruction.line;
+            if instruction.opcode[0] == "call" {
+                let (name, arguments, results) = self.call_parts(instruction)?;
+                calls.push((self.ops.len(), name, arguments, results, self.places.clone()));
+            }
+            let guard = match &instruction.guard {
+                Some((negated, name)) => Some(SP { reg: self.predicate_named(name)?, negated: *negated }),
+                None => None,
+            };
+            let (kind, class) = self.instruction(function, instruction)?;
+            let opcode = self.opcode(&instruction.opcode);
+            self.ops.push(Op { guard, kind, class, meet: program::AT_RETURN, line: instruction.line, opcode });
+        }
+        // A body may end on a label.
+        let end = if function.entry { Kind::Exit } else { Kind::Return };
+        let opcode = self.opcode(&["ret".to_owned()]);
+        let class = crate::counters::Class::Control;
+        self.ops.push(Op { guard: None, kind: end, class, meet: program::AT_RETURN, line: self.line, opcode });
+        control::meeting_points(&mut self.ops, first);
+        Ok(())
+    }
+
+    fn opcode(&mut self, parts: &[String]) -> u32 {
+        let text = parts.join(".");
+        let next = self.opcodes.len() as u32;
+        *self.opcode_index.entry(text.clone()).or_insert_with(|| {
+            self.opcodes.push(text);
+            next
+        })
+    }
+
+    fn local_variable(&mut self, variable: &ast::Variable) -> Lowered<(u32, u32)> {
+        if variable.space == ast::Space::Reg {
+            return self.error("functions with register parameters are not supported");
+        }
+        self.local = align(self.local, variable.align.max(1) as u32);
+        let at = self.local;
+        self.local += variable.size as u32;
+        self.places.insert(variable.name.clone(), Place::Local(at));
+        Ok((at, variable.size as u32))
+    }
+
+    fn register_variable(&mut self, variable: &ast::Variable) -> Lowered<()> {
+        let register = match variable.width {
+            Width::Pred => {
+                self.predicates += 1;
+                Register::Predicate(self.predicates - 1)
+            }
+            Width::B8 | Width::B16 | Width::B32 => {
+                self.names32.push(variable.name.clone());
+                Register::R32(self.names32.len() as u32 - 1)
+            }
+            Width::B64 => {
+                self.names64.push(variable.name.clone());
+                Register::R64(self.names64.len() as u32 - 1)
+            }
+            Width::B128 => {
+                return self.error(format!("`{}`: 128-bit registers are not supported", variable.name));
+            }
+        };
+        self.registers.insert(variable.name.clone(), register);
+        Ok(())
+    }
+
+    fn call_parts(&self, instruction: &ast::Instruction) -> Lowered<(String, Vec<Operand>, Vec<Operand>)> {
+        let mut lists = Vec::new();
+        let mut name = None;
+        for operand in &instruction.operands {
+            match operand {
+                Operand::List(list) => lists.push((name.is_some(), list.clone())),
+                Operand::Symbol(symbol, _) => name = Some(symbol.clone()),
+                _ => return self.error("indirect calls are not supported"),
+            }
+        }
+        let Some(name) = name else { return self.error("a call without a target") };
+        let mut results = Vec::new();
+        let mut arguments = Vec::new();
+        for (after, list) in lists {
+            if after { arguments = list } else { results = list }
+        }
+        Ok((name, arguments, results))
+    }
+
+    #[allow(clippy::type_complexity, reason = "one call site: op, name, arguments, results, names in scope")]
+    fn patch(&mut self, calls: Vec<(usize, String, Vec<Operand>, Vec<Operand>, HashMap<String, Place>)>) -> Lowered<()> {
+        for (at, name, arguments, results, places) in calls {
+            self.line = self.ops[at].line;
+            let Some(callee) = self.functions.get(&name).cloned() else {
+                return self.error(format!("`{name}` is called but has no body in this module"));
+            };
+            let local = |operand: &Operand| match operand {
+                Operand::Symbol(symbol, 0) => match places.get(symbol) {
+                    Some(Place::Local(at)) => Some(*at),
+                    _ => None,
+                },
+                _ => None,
+            };
+            let mut into = Vec::new();
+            for (operand, &(to, size)) in arguments.iter().zip(&callee.params) {
+                let Some(from) = local(operand) else { return self.error("an argument that is not a .param variable") };
+                into.push((from, to, size));
+            }
+            let mut back = Vec::new();
+            for (operand, &(from, size)) in results.iter().zip(&callee.returns) {
+                let Some(to) = local(operand) else { return self.error("a result that is not a .param variable") };
+                back.push((from, to, size));
+            }
+            self.ops[at].kind = Kind::Call { target: callee.start, arguments: into, results: back };
+        }
+        Ok(())
+    }
+
+    // Operands.
+
+    fn predicate_named(&self, name: &str) -> Lowered<u32> {
+        match self.registers.get(name) {
+            Some(Register::Predicate(index)) => Ok(*index),
+            _ => self.error(format!("`{name}` is not a predicate")),
+        }
+    }
+
+    fn sp(&self, operand: &Operand) -> Lowered<SP> {
+        match operand {
+            Operand::Register(name) => Ok(SP { reg: self.predicate_named(name)?, negated: false }),
+            Operand::Not(name) => Ok(SP { reg: self.predicate_named(name)?, negated: true }),
+            _ => self.error("a predicate expected"),
+        }
+    }
+
+    fn predicate(&self, operand: &Operand) -> Lowered<u32> {
+        match operand {
+            Operand::Register(name) => self.predicate_named(name),
+            _ => self.error("a predicate expected"),
+        }
+    }
+
+    fn s32(&self, operand: &Operand) -> Lowered<S32> {
+        Ok(match operand {
+            Operand::Register(name) if name == "WARP_SZ" => S32::Imm(32),
+            Operand::Register(name) => match self.registers.get(name) {
+                Some(Register::R32(index)) => S32::Reg(*index),
+                _ => return self.error(format!("`{name}` is not a register of at most 32 bits")),
+            },
+            Operand::Integer(value) => S32::Imm(*value as u32),
+            Operand::Float32(bits) => S32::Imm(*bits),
+            Operand::Float64(bits) => S32::Imm((f64::from_bits(*bits) as f32).to_bits()),
+            Operand::Symbol(name, addend) => match self.places.get(name) {
+                Some(Place::Shared(at) | Place::Local(at) | Place::Param(at)) => {
+                    S32::Imm(at.wrapping_add(*addend as u32))
+                }
+                _ => return self.error(format!("`{name}` has no 32-bit address")),
+            },
+            _ => return self.error("a 32-bit operand expected"),
+        })
+    }
+
+    fn s64(&self, operand: &Operand) -> Lowered<S64> {
+        Ok(match operand {
+            Operand::Register(name) => match self.registers.get(name) {
+                Some(Register::R64(index)) => S64::Reg(*index),
+                _ => return self.error(format!("`{name}` is not a 64-bit register")),
+            },
+            Operand::Integer(value) => S64::Imm(*value as u64),
+            Operand::Float64(bits) => S64::Imm(*bits),
+            Operand::Float32(bits) => S64::Imm(f64::from(f32::from_bits(*bits)).to_bits()),
+            Operand::Symbol(name, addend) => match self.places.get(name) {
+                Some(Place::Shared(at) | Place::Local(at) | Place::Param(at)) => {
+                    S64::Imm((i64::from(*at) + addend) as u64)
+                }
+                _ => return self.error(format!("`{name}` has no address here")),
+            },
+            _ => return self.error("a 64-bit operand expected"),
+        })
+    }
+
+    fn src(&self, operand: &Operand, bytes: u32) -> Lowered<Src> {
+        Ok(if bytes == 8 { Src::W64(self.s64(operand)?) } else { Src::W32(self.s32(operand)?) })
+    }
+
+    /// A source whose own register says how wide it is.
+    fn src_any(&self, operand: &Operand, bytes: u32) -> Lowered<Src> {
+        if let Operand::Register(name) = operand {
+            return match self.registers.get(name) {
+                Some(Register::R32(index)) => Ok(Src::W32(S32::Reg(*index))),
+                Some(Register::R64(index)) => Ok(Src::W64(S64::Reg(*index))),
+                _ => self.error(format!("`{name}` is not a register")),
+            };
+        }
+        self.src(operand, bytes)
+    }
+
+    fn d32(&self, operand: &Operand) -> Lowered<u32> {
+        match self.dst(operand)? {
+            Dst::R32(index) => Ok(index),
+            _ => self.error("a 32-bit destination expected"),
+        }
+    }
+
+    fn d64(&self, operand: &Operand) -> Lowered<u32> {
+        match self.dst(operand)? {
+            Dst::R64(index) => Ok(index),
+            _ => self.error("a 64-bit destination expected"),
+        }
+    }
+
+    fn dst(&self, operand: &Operand) -> Lowered<Dst> {
+        match operand {
+            Operand::Register(name) => match self.registers.get(name) {
+                Some(Register::R32(index)) => Ok(Dst::R32(*index)),
+                Some(Register::R64(index)) => Ok(Dst::R64(*index)),
+                _ => self.error(format!("`{name}` is not a register")),
+            },
+            Operand::Sink => Ok(Dst::Sink),
+            _ => self.error("a destination register expected"),
+        }
+    }
+
+    fn address(&self, operand: &Operand) -> Lowered<Address> {
+        let (base, offset) = match operand {
+            Operand::Address(base, offset) => (base.as_deref(), *offset),
+            Operand::Register(_) | Operand::Symbol(..) => (Some(operand), 0),
+            _ => return self.error("an address expected"),
+        };
+        let Some(base) = base else { return Ok(Address { base: Base::None, offset }) };
+        match base {
+            Operand::Register(name) => match self.registers.get(name) {
+                Some(Register::R32(index)) => Ok(Address { base: Base::R32(*index), offset }),
+                Some(Register::R64(index)) => Ok(Address { base: Base::R64(*index), offset }),
+                _ => self.error(format!("`{name}` is not an address")),
+            },
+            Operand::Symbol(name, addend) => match self.places.get(name) {
+                Some(Place::Shared(at) | Place::Local(at) | Place::Param(at)) => {
+                    Ok(Address { base: Base::None, offset: i64::from(*at) + addend + offset })
+                }
+                Some(Place::Module(index)) => {
+                    Ok(Address { base: Base::Variable(*index), offset: addend + offset })
+                }
+                None => self.error(format!("`{name}` is not declared")),
+            },
+            _ => self.error("an address expected"),
+        }
+    }
+
+    fn label(&self, operand: &Operand) -> Lowered<u32> {
+        match operand {
+            Operand::Symbol(name, 0) => match self.labels.get(name) {
+                Some(at) => Ok(*at),
+                None => self.error(format!("label `{name}` is not defined")),
+            },
+            _ => self.error("a label expected"),
+        }
+    }
+}
+
+fn align(at: u32, to: u32) -> u32 {
+    at.next_multiple_of(to.max(1))
+}

@@ -1,0 +1,340 @@
+//! What the executor runs: operations with resolved operands.
+
+use crate::counters::Class;
+use crate::row::{Row, Row64};
+use crate::wgmma::Shape;
+
+/// Source of 32 bits (or fewer) a lane.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum S32 {
+    Reg(u32),
+    Imm(u32),
+}
+
+/// Source of 64 bits a lane.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum S64 {
+    Reg(u32),
+    Imm(u64),
+}
+
+/// Predicate source.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct SP {
+    pub(crate) reg: u32,
+    pub(crate) negated: bool,
+}
+
+/// Destination of a load or a vector move.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) enum Dst {
+    R32(u32),
+    R64(u32),
+    Sink,
+}
+
+/// Source of a store or a vector move.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Src {
+    W32(S32),
+    W64(S64),
+}
+
+/// How undefined bits travel through an operation.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) enum Rule {
+    /// Any undefined bit makes the lane's result undefined.
+    Spread,
+    /// Bit by bit, one source.
+    Move,
+    And,
+    Or,
+    /// xor and not.
+    Xor,
+    Shl,
+    Shr,
+    Prmt,
+}
+
+/// State space of an access.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) enum Space {
+    Global,
+    Shared,
+    Param,
+    Local,
+    Generic,
+}
+
+impl Space {
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Global => "global",
+            Self::Shared => "shared",
+            Self::Param => "parameter",
+            Self::Local => "local",
+            Self::Generic => "generic",
+        }
+    }
+}
+
+/// Base of an address.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Base {
+    None,
+    R32(u32),
+    R64(u32),
+    /// Module variable, by index.
+    Variable(u32),
+}
+
+/// `[base + offset]`.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Address {
+    pub(crate) base: Base,
+    pub(crate) offset: i64,
+}
+
+/// Scalar type as far as a load or a conversion must know it.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) enum Type {
+    U8,
+    S8,
+    U16,
+    S16,
+    U32,
+    S32,
+    U64,
+    S64,
+    F16,
+    Bf16,
+    F32,
+    F64,
+    Pred,
+}
+
+impl Type {
+    pub(crate) fn bytes(self) -> u32 {
+        match self {
+            Self::U8 | Self::S8 | Self::Pred => 1,
+            Self::U16 | Self::S16 | Self::F16 | Self::Bf16 => 2,
+            Self::U32 | Self::S32 | Self::F32 => 4,
+            Self::U64 | Self::S64 | Self::F64 => 8,
+        }
+    }
+
+    pub(crate) fn signed(self) -> bool {
+        matches!(self, Self::S8 | Self::S16 | Self::S32 | Self::S64)
+    }
+}
+
+/// Rounding of a conversion.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) enum Round {
+    /// To nearest, ties to even.
+    Nearest,
+    Zero,
+    Down,
+    Up,
+}
+
+/// Special registers.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Special {
+    Tid(usize),
+    Ntid(usize),
+    Ctaid(usize),
+    Nctaid(usize),
+    Laneid,
+    Warpid,
+    Nwarpid,
+    Smid,
+    Nsmid,
+    Gridid,
+    LanemaskEq,
+    LanemaskLt,
+    LanemaskLe,
+    LanemaskGt,
+    LanemaskGe,
+    Clock,
+    ClusterCtaid,
+    ClusterNctaid,
+    ClusterCtarank,
+    ClusterNctarank,
+    Clusterid(usize),
+    Nclusterid(usize),
+    DynamicShared,
+    TotalShared,
+}
+
+/// Read-modify-write operation.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) enum Rmw {
+    Add,
+    Min,
+    Max,
+    And,
+    Or,
+    Xor,
+    Exch,
+    Cas,
+    Inc,
+    Dec,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) enum Shuffle {
+    Up,
+    Down,
+    Bfly,
+    Idx,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) enum Vote {
+    All,
+    Any,
+    Uni,
+    Ballot,
+}
+
+/// Predicate logic.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) enum Logic {
+    And,
+    Or,
+    Xor,
+}
+
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Arrive {
+    Plain { count: S32 },
+    ExpectTx { bytes: S32 },
+}
+
+/// An operation.
+pub(crate) enum Kind {
+    Un32 { f: fn(&Row) -> Row, rule: Rule, d: u32, a: S32 },
+    Bin32 { f: fn(&Row, &Row) -> Row, rule: Rule, d: u32, a: S32, b: S32 },
+    Tri32 { f: fn(&Row, &Row, &Row) -> Row, rule: Rule, d: u32, a: S32, b: S32, c: S32 },
+    Lop3 { d: u32, a: S32, b: S32, c: S32, lut: u8 },
+    Un64 { f: fn(&Row64) -> Row64, rule: Rule, d: u32, a: S64 },
+    Bin64 { f: fn(&Row64, &Row64) -> Row64, rule: Rule, d: u32, a: S64, b: S64 },
+    Tri64 { f: fn(&Row64, &Row64, &Row64) -> Row64, d: u32, a: S64, b: S64, c: S64 },
+    /// 64-bit value and a 32-bit count.
+    Shift64 { f: fn(&Row64, &Row) -> Row64, rule: Rule, d: u32, a: S64, b: S32 },
+    BitField { d: Dst, a: Src, b: Option<Src>, position: S32, length: S32, signed: bool, wide: bool },
+    Narrow { f: fn(&Row64) -> Row, rule: Rule, d: u32, a: S64 },
+    Widen { f: fn(&Row) -> Row64, rule: Rule, d: u32, a: S32 },
+    MulWide { f: fn(&Row, &Row, &Row64) -> Row64, d: u32, a: S32, b: S32, c: S64 },
+    Convert { to: Type, from: Type, round: Round, integral: bool, ftz: bool, sat: bool, d: Dst, a: Src },
+    Set32 { f: fn(&Row, &Row) -> u32, d: u32, other: Option<u32>, a: S32, b: S32, with: Option<(Logic, SP)> },
+    Set64 { f: fn(&Row64, &Row64) -> u32, d: u32, other: Option<u32>, a: S64, b: S64, with: Option<(Logic, SP)> },
+    Select32 { d: u32, a: S32, b: S32, p: SP },
+    Select64 { d: u32, a: S64, b: S64, p: SP },
+    PredLogic { logic: Logic, d: u32, a: SP, b: SP },
+    PredMove { d: u32, a: SP },
+    PredImmediate { d: u32, value: bool },
+    Pack { d: Dst, parts: Vec<Src>, bits: u32 },
+    Unpack { parts: Vec<Dst>, a: Src, bits: u32 },
+    Special { d: Dst, which: Special },
+    VariableAddress { d: u32, index: u32, offset: i64 },
+    Load { space: Space, ty: Type, to: Vec<Dst>, from: Address },
+    Store { space: Space, ty: Type, to: Address, from: Vec<Src> },
+    Atomic { space: Space, ty: Type, rmw: Rmw, d: Dst, at: Address, b: Src, c: Option<Src> },
+    Shuffle { mode: Shuffle, d: u32, p: Option<u32>, a: S32, b: S32, c: S32, members: S32 },
+    Vote { vote: Vote, d: u32, a: SP, members: S32 },
+    Match { d: u32, a: Src, members: S32 },
+    Redux { f: fn(u32, u32) -> u32, d: u32, a: S32, members: S32 },
+    Elect { d: Option<u32>, p: u32, members: S32 },
+    ActiveMask { d: u32 },
+    Branch { target: u32 },
+    BranchIndexed { index: S32, targets: Vec<u32> },
+    Call { target: u32, arguments: Vec<(u32, u32, u32)>, results: Vec<(u32, u32, u32)> },
+    Return,
+    Exit,
+    Trap,
+    Barrier { id: S32, threads: Option<S32>, wait: bool, aligned: bool },
+    BarrierReduce { vote: Vote, id: S32, threads: Option<S32>, d: u32, p: SP },
+    WarpBarrier { members: S32 },
+    ClusterArrive,
+    ClusterWait,
+    Yield,
+    Nothing,
+    MbarrierInit { at: Address, count: S32 },
+    MbarrierInvalidate { at: Address },
+    MbarrierArrive { at: Address, state: Option<u32>, how: Arrive },
+    MbarrierExpect { at: Address, bytes: S32 },
+    MbarrierWait { at: Address, p: u32, parity: S32, blocking: bool },
+    MbarrierWaitState { at: Address, p: u32, state: S64, blocking: bool },
+    TensorLoad { to: Address, map: Address, coordinates: Vec<S32>, barrier: Address },
+    TensorStore { map: Address, coordinates: Vec<S32>, from: Address },
+    BulkLoad { to: Address, from: Address, bytes: S32, barrier: Address },
+    BulkStore { to: Address, from: Address, bytes: S32 },
+    BulkCommit,
+    BulkWait { pending: u32, read: bool },
+    WgmmaFence,
+    WgmmaCommit,
+    WgmmaWait { pending: u32 },
+    Wgmma(Box<Wgmma>),
+    LoadMatrix { to: Vec<u32>, trans: bool, at: Address },
+    StoreMatrix { from: Vec<S32>, trans: bool, at: Address },
+    RegisterCount { count: u32 },
+    MapRank { d: Dst, a: Src, rank: S32 },
+}
+
+/// One `wgmma.mma_async`.
+#[derive(Debug, Clone)]
+pub(crate) struct Wgmma {
+    pub(crate) shape: Shape,
+    pub(crate) k: u32,
+    pub(crate) d: Vec<u32>,
+    pub(crate) a: WgmmaA,
+    pub(crate) b: S64,
+    pub(crate) scale_d: ScaleD,
+}
+
+#[derive(Debug, Clone)]
+pub(crate) enum WgmmaA {
+    Descriptor(S64),
+    Registers([u32; 4]),
+}
+
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum ScaleD {
+    Predicate(SP),
+    Constant(bool),
+}
+
+/// Guard, operation and where it came from.
+pub(crate) struct Op {
+    pub(crate) guard: Option<SP>,
+    pub(crate) kind: Kind,
+    pub(crate) class: Class,
+    /// Where lanes that a branch here splits meet again: an operation of the same function, or [`AT_RETURN`].
+    pub(crate) meet: u32,
+    pub(crate) line: u32,
+    /// Index into [`Program::opcodes`].
+    pub(crate) opcode: u32,
+}
+
+/// Lanes meet when the function returns.
+pub(crate) const AT_RETURN: u32 = u32::MAX;
+
+/// One entry with every function that it calls.
+pub(crate) struct Program {
+    pub(crate) name: String,
+    pub(crate) ops: Vec<Op>,
+    pub(crate) opcodes: Vec<String>,
+    pub(crate) names32: Vec<String>,
+    pub(crate) names64: Vec<String>,
+    pub(crate) predicates: usize,
+    /// Sizes and offsets of the entry's parameters.
+    pub(crate) params: Vec<(u32, u32)>,
+    pub(crate) param_bytes: u32,
+    pub(crate) static_shared: u32,
+    /// Bytes of local memory a thread needs.
+    pub(crate) local_bytes: u32,
+    pub(crate) required_threads: Option<[u32; 3]>,
+    pub(crate) max_threads: Option<u32>,
+}

@@ -1,0 +1,324 @@
+//! Barriers, warp-wide operations, bulk copies and wgmma.
+
+use super::arithmetic::Spelling;
+use super::program::{Arrive, Dst, Kind, S32, ScaleD, Shuffle, Vote, Wgmma, WgmmaA};
+use super::{Lowered, Lowering};
+use crate::ast::{Instruction, Operand};
+use crate::counters::Class;
+use crate::wgmma::{Kind as Elements, Shape};
+
+impl Lowering<'_> {
+    pub(super) fn sync(&self, i: &Instruction, s: &Spelling<'_>) -> Lowered<(Kind, Class)> {
+        let o = &i.operands;
+        let need = |count: usize| if o.len() < count { self.unknown::<()>(i) } else { Ok(()) };
+        let kind = match s.name {
+            "bar" | "barrier" => return self.barrier(i, s),
+            "fence" | "membar" | "griddepcontrol" | "discard" | "applypriority" | "pmevent" => {
+                return Ok((Kind::Nothing, Class::Barrier));
+            }
+            "nanosleep" => return Ok((Kind::Yield, Class::Barrier)),
+            "mbarrier" => return Ok((self.mbarrier(i, s)?, Class::Barrier)),
+            "setmaxnreg" => {
+                need(1)?;
+                let Operand::Integer(count) = o[0] else { return self.unknown(i) };
+                if !(24..=256).contains(&count) || count % 8 != 0 {
+                    return self.error(format!("setmaxnreg {count}: a multiple of 8 from 24 to 256"));
+                }
+                return Ok((Kind::RegisterCount { count: count as u32 }, Class::Other));
+            }
+            "cp" => return Ok((self.bulk(i, s)?, Class::Bulk)),
+            "wgmma" => {
+                let class = if s.modifiers.first() == Some(&"mma_async") { Class::Tensor } else { Class::Barrier };
+                return Ok((self.wgmma(i, s)?, class));
+            }
+            "shfl" => {
+                need(5)?;
+                let mode = match s.modifiers.get(1) {
+                    Some(&"up") => Shuffle::Up,
+                    Some(&"down") => Shuffle::Down,
+                    Some(&"bfly") => Shuffle::Bfly,
+                    Some(&"idx") => Shuffle::Idx,
+                    _ => return self.unknown(i),
+                };
+                let (d, p) = match &o[0] {
+                    Operand::Pair(d, p) if **p == Operand::Sink => (self.d32(d)?, None),
+                    Operand::Pair(d, p) => (self.d32(d)?, Some(self.predicate(p)?)),
+                    d => (self.d32(d)?, None),
+                };
+                Kind::Shuffle {
+                    mode,
+                    d,
+                    p,
+                    a: self.s32(&o[1])?,
+                    b: self.s32(&o[2])?,
+                    c: self.s32(&o[3])?,
+                    members: self.s32(&o[4])?,
+                }
+            }
+            "vote" => {
+                need(3)?;
+                let vote = match s.modifiers.get(1) {
+                    Some(&"all") => Vote::All,
+                    Some(&"any") => Vote::Any,
+                    Some(&"uni") => Vote::Uni,
+                    Some(&"ballot") => Vote::Ballot,
+                    _ => return self.unknown(i),
+                };
+                let d = if vote == Vote::Ballot { self.d32(&o[0])? } else { self.predicate(&o[0])? };
+                Kind::Vote { vote, d, a: self.sp(&o[1])?, members: self.s32(&o[2])? }
+            }
+            "match" => {
+                need(3)?;
+                if s.modifiers.get(0..1) != Some(&["any"][..]) {
+                    return self.unknown(i);
+                }
+                let bytes = if s.has("b64") { 8 } else { 4 };
+                Kind::Match { d: self.d32(&o[0])?, a: self.src(&o[1], bytes)?, members: self.s32(&o[2])? }
+            }
+            "redux" => {
+                need(3)?;
+                let f: fn(u32, u32) -> u32 = match (s.modifiers.get(1).copied(), s.last()) {
+                    (Some("add"), _) => u32::wrapping_add,
+                    (Some("min"), "u32") => u32::min,
+                    (Some("max"), "u32") => u32::max,
+                    (Some("min"), "s32") => |a, b| (a as i32).min(b as i32) as u32,
+                    (Some("max"), "s32") => |a, b| (a as i32).max(b as i32) as u32,
+                    (Some("and"), _) => |a, b| a & b,
+                    (Some("or"), _) => |a, b| a | b,
+                    (Some("xor"), _) => |a, b| a ^ b,
+                    _ => return self.unknown(i),
+                };
+                Kind::Redux { f, d: self.d32(&o[0])?, a: self.s32(&o[1])?, members: self.s32(&o[2])? }
+            }
+            "elect" => {
+                need(2)?;
+                let (d, p) = match &o[0] {
+                    Operand::Pair(d, p) if **d == Operand::Sink => (None, self.predicate(p)?),
+                    Operand::Pair(d, p) => (Some(self.d32(d)?), self.predicate(p)?),
+                    _ => return self.unknown(i),
+                };
+                Kind::Elect { d, p, members: self.s32(&o[1])? }
+            }
+            "activemask" => {
+                need(1)?;
+                Kind::ActiveMask { d: self.d32(&o[0])? }
+            }
+            _ => return self.unknown(i),
+        };
+        Ok((kind, Class::Warp))
+    }
+
+    fn barrier(&self, i: &Instruction, s: &Spelling<'_>) -> Lowered<(Kind, Class)> {
+        let o = &i.operands;
+        let kind = if s.has("warp") {
+            let Some(members) = o.first() else { return self.unknown(i) };
+            Kind::WarpBarrier { members: self.s32(members)? }
+        } else if s.has("cluster") {
+            if s.has("arrive") { Kind::ClusterArrive } else { Kind::ClusterWait }
+        } else {
+            // `bar` is always aligned; `barrier` says so.
+            let aligned = s.name == "bar" || s.has("aligned");
+            if s.has("red") {
+                let vote = match s.modifiers.iter().find(|m| matches!(**m, "popc" | "and" | "or")) {
+                    Some(&"popc") => Vote::Ballot,
+                    Some(&"and") => Vote::All,
+                    _ => Vote::Any,
+                };
+                let d = if vote == Vote::Ballot { self.d32(&o[0])? } else { self.predicate(&o[0])? };
+                let (threads, p) = match o.len() {
+                    4 => (Some(self.s32(&o[2])?), self.sp(&o[3])?),
+                    3 => (None, self.sp(&o[2])?),
+                    _ => return self.unknown(i),
+                };
+                Kind::BarrierReduce { vote, id: self.s32(&o[1])?, threads, d, p }
+            } else {
+                let wait = !s.has("arrive");
+                let Some(id) = o.first() else { return self.unknown(i) };
+                let threads = o.get(1).map(|t| self.s32(t)).transpose()?;
+                Kind::Barrier { id: self.s32(id)?, threads, wait, aligned }
+            }
+        };
+        Ok((kind, Class::Barrier))
+    }
+
+    fn mbarrier(&self, i: &Instruction, s: &Spelling<'_>) -> Lowered<Kind> {
+        let o = &i.operands;
+        let need = |count: usize| if o.len() < count { self.unknown::<()>(i) } else { Ok(()) };
+        let optional = |at: usize, otherwise: u32| match o.get(at) {
+            Some(operand) => self.s32(operand),
+            None => Ok(S32::Imm(otherwise)),
+        };
+        need(1)?;
+        Ok(match s.modifiers[0] {
+            "init" => {
+                need(2)?;
+                Kind::MbarrierInit { at: self.address(&o[0])?, count: self.s32(&o[1])? }
+            }
+            "inval" => Kind::MbarrierInvalidate { at: self.address(&o[0])? },
+            "expect_tx" => {
+                need(2)?;
+                Kind::MbarrierExpect { at: self.address(&o[0])?, bytes: self.s32(&o[1])? }
+            }
+            "arrive" => {
+                // The remote form has no state and may omit the sink.
+                let (state, at) = match &o[0] {
+                    Operand::Address(..) => (None, 0),
+                    Operand::Sink => (None, 1),
+                    d => (Some(self.d64(d)?), 1),
+                };
+                need(at + 1)?;
+                let how = if s.has("expect_tx") {
+                    need(at + 2)?;
+                    Arrive::ExpectTx { bytes: self.s32(&o[at + 1])? }
+                } else {
+                    Arrive::Plain { count: optional(at + 1, 1)? }
+                };
+                if s.has("noComplete") {
+                    return self.unknown(i);
+                }
+                Kind::MbarrierArrive { at: self.address(&o[at])?, state, how }
+            }
+            "try_wait" | "test_wait" => {
+                need(3)?;
+                let blocking = s.modifiers[0] == "try_wait";
+                let p = self.predicate(&o[0])?;
+                let at = self.address(&o[1])?;
+                if s.has("parity") {
+                    Kind::MbarrierWait { at, p, parity: self.s32(&o[2])?, blocking }
+                } else {
+                    Kind::MbarrierWaitState { at, p, state: self.s64(&o[2])?, blocking }
+                }
+            }
+            _ => return self.unknown(i),
+        })
+    }
+
+    fn bulk(&self, i: &Instruction, s: &Spelling<'_>) -> Lowered<Kind> {
+        let o = &i.operands;
+        let m = &s.modifiers;
+        let need = |count: usize| if o.len() < count { self.unknown::<()>(i) } else { Ok(()) };
+        if m.first() != Some(&"async") || m.get(1) != Some(&"bulk") {
+            return self.unknown(i);
+        }
+        match m.get(2) {
+            Some(&"commit_group") => return Ok(Kind::BulkCommit),
+            Some(&"wait_group") => {
+                need(1)?;
+                let Operand::Integer(pending) = o[0] else { return self.unknown(i) };
+                return Ok(Kind::BulkWait { pending: pending as u32, read: s.has("read") });
+            }
+            Some(&"prefetch") => return Ok(Kind::Nothing),
+            _ => {}
+        }
+        if s.has("multicast::cluster") || m.iter().any(|m| m.starts_with("im2col")) {
+            return self.unknown(i);
+        }
+        let load = s.has("mbarrier::complete_tx::bytes");
+        let tensor = m.get(2) == Some(&"tensor");
+        let coordinates = |operand: &Operand| -> Lowered<(super::program::Address, Vec<S32>)> {
+            let Operand::Tensor(map, list) = operand else { return self.error("a tensor operand expected") };
+            let list = list.iter().map(|c| self.s32(c)).collect::<Lowered<Vec<_>>>()?;
+            Ok((self.address(map)?, list))
+        };
+        Ok(match (tensor, load) {
+            (true, true) => {
+                need(3)?;
+                let (map, coordinates) = coordinates(&o[1])?;
+                Kind::TensorLoad { to: self.address(&o[0])?, map, coordinates, barrier: self.address(&o[2])? }
+            }
+            (true, false) if s.has("bulk_group") => {
+                need(2)?;
+                let (map, coordinates) = coordinates(&o[0])?;
+                Kind::TensorStore { map, coordinates, from: self.address(&o[1])? }
+            }
+            (false, true) if s.has("global") => {
+                need(4)?;
+                Kind::BulkLoad {
+                    to: self.address(&o[0])?,
+                    from: self.address(&o[1])?,
+                    bytes: self.s32(&o[2])?,
+                    barrier: self.address(&o[3])?,
+                }
+            }
+            (false, false) if s.has("bulk_group") => {
+                need(3)?;
+                Kind::BulkStore { to: self.address(&o[0])?, from: self.address(&o[1])?, bytes: self.s32(&o[2])? }
+            }
+            _ => return self.unknown(i),
+        })
+    }
+
+    fn wgmma(&self, i: &Instruction, s: &Spelling<'_>) -> Lowered<Kind> {
+        let o = &i.operands;
+        match s.modifiers.first() {
+            Some(&"fence") => return Ok(Kind::WgmmaFence),
+            Some(&"commit_group") => return Ok(Kind::WgmmaCommit),
+            Some(&"wait_group") => {
+                let Some(Operand::Integer(pending)) = o.first() else { return self.unknown(i) };
+                return Ok(Kind::WgmmaWait { pending: *pending as u32 });
+            }
+            Some(&"mma_async") => {}
+            _ => return self.unknown(i),
+        }
+        let shape = s.modifiers.iter().find_map(|m| {
+            let rest = m.strip_prefix("m64n")?;
+            let (n, k) = rest.split_once('k')?;
+            Some((n.parse::<usize>().ok()?, k.parse::<u32>().ok()?))
+        });
+        let Some((n, k)) = shape else { return self.unknown(i) };
+        let types = &s.modifiers[s.modifiers.len() - 3..];
+        let kind = match types {
+            ["f32", "e4m3", "e4m3"] => Elements::E4m3E4m3,
+            ["f32", "e4m3", "e5m2"] => Elements::E4m3E5m2,
+            ["f32", "e5m2", "e4m3"] => Elements::E5m2E4m3,
+            ["f32", "e5m2", "e5m2"] => Elements::E5m2E5m2,
+            ["f32", "bf16", "bf16"] => Elements::Bf16,
+            ["f32", "f16", "f16"] => Elements::F16,
+            _ => return self.unknown(i),
+        };
+        if kind.depth() as u32 != k || o.len() < 6 {
+            return self.unknown(i);
+        }
+        let Operand::Vector(d) = &o[0] else { return self.error("accumulator registers expected") };
+        let d = d.iter().map(|d| self.d32(d)).collect::<Lowered<Vec<_>>>()?;
+        if d.len() != n / 2 {
+            return self.error(format!("{} accumulator registers, {} expected", d.len(), n / 2));
+        }
+        let a = match &o[1] {
+            Operand::Vector(list) if list.len() == 4 => {
+                let mut registers = [0; 4];
+                for (slot, operand) in registers.iter_mut().zip(list) {
+                    match self.dst(operand)? {
+                        Dst::R32(index) => *slot = index,
+                        _ => return self.error("A's registers have 32 bits"),
+                    }
+                }
+                WgmmaA::Registers(registers)
+            }
+            operand => WgmmaA::Descriptor(self.s64(operand)?),
+        };
+        let scale_d = match &o[3] {
+            Operand::Integer(value) => ScaleD::Constant(*value != 0),
+            operand => ScaleD::Predicate(self.sp(operand)?),
+        };
+        let immediates: Vec<i64> = o[4..]
+            .iter()
+            .map(|o| match o {
+                Operand::Integer(value) => Ok(*value),
+                _ => self.error("an immediate expected"),
+            })
+            .collect::<Lowered<_>>()?;
+        let a_in_registers = matches!(a, WgmmaA::Registers(_));
+        let flag = |at: usize| immediates.get(at).copied().unwrap_or(0) == 1;
+        let shape = Shape {
+            n,
+            kind,
+            trans_a: !a_in_registers && flag(2),
+            trans_b: if a_in_registers { flag(2) } else { flag(3) },
+            negate_a: immediates[0] == -1,
+            negate_b: immediates[1] == -1,
+            a_in_registers,
+        };
+        Ok(Kind::Wgmma(Box::new(Wgmma { shape, k, d, a, b: self.s64(&o[2])?, scale_d })))
+    }
+}

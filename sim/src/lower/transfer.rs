@@ -1,0 +1,157 @@
+//! Loads, stores, atomics and matrix transfers.
+
+use super::arithmetic::Spelling;
+use super::instruction::type_named;
+use super::program::{Dst, Kind, Rmw, Space, Src};
+use super::{Lowered, Lowering};
+use crate::ast::{Instruction, Operand};
+use crate::counters::Class;
+
+fn space_of(s: &Spelling<'_>) -> Option<Space> {
+    for modifier in &s.modifiers {
+        match *modifier {
+            "global" | "const" => return Some(Space::Global),
+            "shared" | "shared::cta" | "shared::cluster" => return Some(Space::Shared),
+            "local" => return Some(Space::Local),
+            "param" | "param::entry" | "param::func" => return Some(Space::Param),
+            _ => {}
+        }
+    }
+    Some(Space::Generic)
+}
+
+fn class(space: Space) -> Class {
+    match space {
+        Space::Global | Space::Generic => Class::Global,
+        Space::Shared => Class::Shared,
+        Space::Param | Space::Local => Class::Other,
+    }
+}
+
+impl Lowering<'_> {
+    pub(super) fn transfer(&self, i: &Instruction, s: &Spelling<'_>) -> Lowered<(Kind, Class)> {
+        let o = &i.operands;
+        match s.name {
+            "ldmatrix" | "stmatrix" => return self.matrix(i, s),
+            "atom" | "red" => return self.atomic(i, s),
+            _ => {}
+        }
+        let Some(ty) = type_named(s.last()) else { return self.unknown(i) };
+        let Some(space) = space_of(s) else { return self.unknown(i) };
+        let count = s.modifiers.iter().find_map(|m| match *m {
+            "v2" => Some(2),
+            "v4" => Some(4),
+            "v8" => Some(8),
+            _ => None,
+        });
+        let list = |operand: &Operand| match operand {
+            Operand::Vector(list) => list.clone(),
+            single => vec![single.clone()],
+        };
+        let address = if s.name == "st" { o.first() } else { o.get(1) };
+        let Some(address) = address else { return self.unknown(i) };
+        let mut at = self.address(address)?;
+        let mut space = space;
+        // `.param` of a call sequence is local memory; of an entry, the parameter block.
+        if space == Space::Param && self.is_local(address) {
+            space = Space::Local;
+        }
+        if let (Space::Param, super::program::Base::Variable(_)) = (space, at.base) {
+            return self.error("a parameter expected");
+        }
+        if space == Space::Local && s.name == "st" && !self.is_local(address) && s.has("param") {
+            return self.error("kernel parameters cannot be stored to");
+        }
+        at.offset = if matches!(at.base, super::program::Base::None) { at.offset & 0xffff_ffff } else { at.offset };
+        if s.name == "st" {
+            let Some(value) = o.get(1) else { return self.unknown(i) };
+            let from = list(value).iter().map(|v| self.src_any(v, ty.bytes())).collect::<Lowered<Vec<Src>>>()?;
+            if from.len() != count.unwrap_or(1) {
+                return self.unknown(i);
+            }
+            Ok((Kind::Store { space, ty, to: at, from }, class(space)))
+        } else {
+            let to = list(&o[0]).iter().map(|d| self.dst(d)).collect::<Lowered<Vec<Dst>>>()?;
+            if to.len() != count.unwrap_or(1) {
+                return self.unknown(i);
+            }
+            Ok((Kind::Load { space, ty, to, from: at }, class(space)))
+        }
+    }
+
+    fn is_local(&self, operand: &Operand) -> bool {
+        let base = match operand {
+            Operand::Address(Some(base), _) => base,
+            _ => return false,
+        };
+        match base.as_ref() {
+            Operand::Symbol(name, _) => matches!(self.places.get(name), Some(super::Place::Local(_))),
+            _ => false,
+        }
+    }
+
+    fn atomic(&self, i: &Instruction, s: &Spelling<'_>) -> Lowered<(Kind, Class)> {
+        let o = &i.operands;
+        let Some(ty) = type_named(s.last()) else { return self.unknown(i) };
+        let Some(space) = space_of(s) else { return self.unknown(i) };
+        let rmw = s.modifiers.iter().find_map(|m| {
+            Some(match *m {
+                "add" => Rmw::Add,
+                "min" => Rmw::Min,
+                "max" => Rmw::Max,
+                "and" => Rmw::And,
+                "or" => Rmw::Or,
+                "xor" => Rmw::Xor,
+                "exch" => Rmw::Exch,
+                "cas" => Rmw::Cas,
+                "inc" => Rmw::Inc,
+                "dec" => Rmw::Dec,
+                _ => return None,
+            })
+        });
+        let Some(rmw) = rmw else { return self.unknown(i) };
+        let packed = s.modifiers.iter().any(|m| matches!(*m, "f16x2" | "bf16x2" | "f16" | "bf16" | "v2" | "v4"));
+        if packed || ty.bytes() < 4 {
+            return self.unknown(i);
+        }
+        let (d, rest) = if s.name == "red" { (Dst::Sink, &o[..]) } else { (self.dst(&o[0])?, &o[1..]) };
+        if rest.len() < 2 {
+            return self.unknown(i);
+        }
+        let c = match (rmw, rest.get(2)) {
+            (Rmw::Cas, Some(c)) => Some(self.src(c, ty.bytes())?),
+            (Rmw::Cas, None) => return self.unknown(i),
+            _ => None,
+        };
+        let kind = Kind::Atomic {
+            space,
+            ty,
+            rmw,
+            d,
+            at: self.address(&rest[0])?,
+            b: self.src(&rest[1], ty.bytes())?,
+            c,
+        };
+        Ok((kind, class(space)))
+    }
+
+    fn matrix(&self, i: &Instruction, s: &Spelling<'_>) -> Lowered<(Kind, Class)> {
+        let o = &i.operands;
+        if !s.has("m8n8") || s.last() != "b16" || o.len() < 2 {
+            return self.unknown(i);
+        }
+        let trans = s.has("trans");
+        let list = |operand: &Operand| match operand {
+            Operand::Vector(list) => list.clone(),
+            single => vec![single.clone()],
+        };
+        let kind = if s.name == "ldmatrix" {
+            let to = list(&o[0]).iter().map(|d| self.d32(d)).collect::<Lowered<Vec<_>>>()?;
+            Kind::LoadMatrix { to, trans, at: self.address(&o[1])? }
+        } else {
+            let from = list(&o[1]).iter().map(|d| self.s32(d)).collect::<Lowered<Vec<_>>>()?;
+            Kind::StoreMatrix { from, trans, at: self.address(&o[0])? }
+        };
+        Ok((kind, Class::Shared))
+    }
+}
