@@ -6,12 +6,15 @@
 
 pub mod ast;
 mod counters;
+mod exec;
 mod fault;
+mod lower;
 mod machine;
 pub mod matrix;
 pub mod mbarrier;
 mod memory;
 pub mod numeric;
+mod parse;
 mod profile;
 pub mod row;
 mod schedule;

@@ -20,7 +20,14 @@ pub(super) enum Place {
 }
 
 impl Block<'_> {
-    pub(super) fn locate(&self, w: usize, lane: usize, space: Space, address: u64, bytes: u32) -> Step<Place> {
+    pub(super) fn locate(
+        &self,
+        w: usize,
+        lane: usize,
+        space: Space,
+        address: u64,
+        bytes: u32,
+    ) -> Step<Place> {
         let (space, address) = match space {
             Space::Generic if address >= PARAM_WINDOW => (Space::Param, address - PARAM_WINDOW),
             Space::Generic if address >= LOCAL_WINDOW => (Space::Local, address - LOCAL_WINDOW),
@@ -31,7 +38,9 @@ impl Block<'_> {
         let size = self.program.local_bytes as usize;
         let small = usize::try_from(address.min(WINDOW_BYTES)).unwrap_or(usize::MAX);
         let place = match space {
-            Space::Shared => self.shared.locate(small as u32, bytes).filter(|_| address < WINDOW_BYTES).map(Place::Shared),
+            Space::Shared => {
+                self.shared.locate(small as u32, bytes).filter(|_| address < WINDOW_BYTES).map(Place::Shared)
+            }
             Space::Local => (small + bytes as usize <= size).then(|| Place::Local(lane * size + small)),
             Space::Param => (small + bytes as usize <= self.params.len()).then_some(Place::Param(small)),
             _ => self.global.locate(address, u64::from(bytes)).map(|(slot, at)| Place::Global(slot, at)),
@@ -132,7 +141,15 @@ impl Block<'_> {
         }
     }
 
-    pub(super) fn load(&mut self, w: usize, mask: u32, space: Space, ty: Type, to: &[Dst], from: &Address) -> Step<()> {
+    pub(super) fn load(
+        &mut self,
+        w: usize,
+        mask: u32,
+        space: Space,
+        ty: Type,
+        to: &[Dst],
+        from: &Address,
+    ) -> Step<()> {
         let addresses = self.addresses(w, from, mask)?;
         let each = ty.bytes() as usize;
         let total = each * to.len();
@@ -188,7 +205,15 @@ impl Block<'_> {
         Ok(())
     }
 
-    pub(super) fn store(&mut self, w: usize, mask: u32, space: Space, ty: Type, to: &Address, from: &[Src]) -> Step<()> {
+    pub(super) fn store(
+        &mut self,
+        w: usize,
+        mask: u32,
+        space: Space,
+        ty: Type,
+        to: &Address,
+        from: &[Src],
+    ) -> Step<()> {
         let addresses = self.addresses(w, to, mask)?;
         let each = ty.bytes() as usize;
         let total = each * from.len();
@@ -218,7 +243,8 @@ impl Block<'_> {
                 return Err(Trouble { kind, lane: Some(lane as u32) });
             }
             if let Place::Param(_) = place {
-                let kind = FaultKind::OutOfBounds { space: "parameter (read-only)", address, bytes: total as u32 };
+                let kind =
+                    FaultKind::OutOfBounds { space: "parameter (read-only)", address, bytes: total as u32 };
                 return Err(Trouble { kind, lane: Some(lane as u32) });
             }
             self.write_at(w, place, &bytes[..total], defined);
@@ -265,7 +291,14 @@ impl Block<'_> {
         self.put(w, *d, &old, mask, None)
     }
 
-    pub(super) fn load_matrix(&mut self, w: usize, mask: u32, to: &[u32], trans: bool, at: &Address) -> Step<()> {
+    pub(super) fn load_matrix(
+        &mut self,
+        w: usize,
+        mask: u32,
+        to: &[u32],
+        trans: bool,
+        at: &Address,
+    ) -> Step<()> {
         self.together(w, mask)?;
         let addresses = self.addresses(w, at, mask)?;
         let lanes = 8 * to.len();
@@ -291,7 +324,14 @@ impl Block<'_> {
         Ok(())
     }
 
-    pub(super) fn store_matrix(&mut self, w: usize, mask: u32, from: &[S32], trans: bool, at: &Address) -> Step<()> {
+    pub(super) fn store_matrix(
+        &mut self,
+        w: usize,
+        mask: u32,
+        from: &[S32],
+        trans: bool,
+        at: &Address,
+    ) -> Step<()> {
         self.together(w, mask)?;
         let addresses = self.addresses(w, at, mask)?;
         let mut values: Vec<Row> = Vec::new();
@@ -353,9 +393,27 @@ fn modify(rmw: Rmw, ty: Type, old: u64, b: u64, c: u64) -> u64 {
         (Rmw::Or, _) => old | b,
         (Rmw::Xor, _) => old ^ b,
         (Rmw::Exch, _) => b,
-        (Rmw::Cas, _) => if old == b { c } else { old },
-        (Rmw::Inc, _) => if old >= b { 0 } else { old + 1 },
-        (Rmw::Dec, _) => if old == 0 || old > b { b } else { old - 1 },
+        (Rmw::Cas, _) => {
+            if old == b {
+                c
+            } else {
+                old
+            }
+        }
+        (Rmw::Inc, _) => {
+            if old >= b {
+                0
+            } else {
+                old + 1
+            }
+        }
+        (Rmw::Dec, _) => {
+            if old == 0 || old > b {
+                b
+            } else {
+                old - 1
+            }
+        }
     }
 }
 

@@ -42,7 +42,10 @@ impl Block<'_> {
                     let barrier = self.barrier_lanes(w, barrier, one)?[0].1;
                     let segments = tma::segments(&map, &at, to, false).map_err(|e| illegal(e, lane))?;
                     let bytes = tma::box_bytes(&map);
-                    self.issue_load(PendingLoad { segments, fill: map.fill_pattern(), barrier, bytes }, lane)?;
+                    self.issue_load(
+                        PendingLoad { segments, fill: map.fill_pattern(), barrier, bytes },
+                        lane,
+                    )?;
                 }
             }
             Kind::BulkLoad { to, from, bytes, barrier } => {
@@ -153,7 +156,9 @@ impl Block<'_> {
                 Some(address) => {
                     let Some((slot, from)) = self.global.locate(address, len as u64) else {
                         let bytes = segment.bytes;
-                        return Err(FaultKind::OutOfBounds { space: "global (bulk load)", address, bytes }.into());
+                        return Err(
+                            FaultKind::OutOfBounds { space: "global (bulk load)", address, bytes }.into()
+                        );
                     };
                     let allocation = self.global.slot(slot);
                     self.shared.data[at..at + len].copy_from_slice(&allocation.data[from..from + len]);
@@ -214,7 +219,9 @@ impl Block<'_> {
             if let Some(address) = segment.global {
                 if self.global.write(address, &data[at..at + len]).is_none() {
                     let bytes = segment.bytes;
-                    return Err(FaultKind::OutOfBounds { space: "global (bulk store)", address, bytes }.into());
+                    return Err(
+                        FaultKind::OutOfBounds { space: "global (bulk store)", address, bytes }.into()
+                    );
                 }
                 self.counters.bulk_store_bytes += len as u64;
             }

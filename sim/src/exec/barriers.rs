@@ -1,5 +1,6 @@
 //! Named barriers, the cluster barrier and mbarriers.
 
+use super::step::Flow;
 use super::warp::{Split, Wait};
 use super::{Block, Step, Trouble};
 use crate::fault::FaultKind;
@@ -7,7 +8,6 @@ use crate::lower::program::{Address, Arrive, Kind, Op, Program, S32, Vote};
 use crate::mbarrier::{Mbarrier, MbarrierError};
 use crate::memory::SHARED_WINDOW;
 use crate::schedule::Policy;
-use super::step::Flow;
 
 /// A named barrier between two openings.
 #[derive(Debug, Clone, Copy, Default)]
@@ -39,7 +39,9 @@ impl Block<'_> {
 
     pub(super) fn synchronise(&mut self, w: usize, split: &mut Split, op: &Op, mask: u32) -> Step<Flow> {
         match &op.kind {
-            Kind::Barrier { id, threads, wait, aligned } => self.named_barrier(w, mask, *id, *threads, *wait, *aligned, None),
+            Kind::Barrier { id, threads, wait, aligned } => {
+                self.named_barrier(w, mask, *id, *threads, *wait, *aligned, None)
+            }
             Kind::BarrierReduce { id, threads, p, .. } => {
                 let value = self.decision(w, *p, mask, "a barrier's predicate")?;
                 self.named_barrier(w, mask, *id, *threads, true, true, Some(value))
@@ -61,10 +63,8 @@ impl Block<'_> {
                 let address = self.barrier_address(w, at, mask)?;
                 let state = self.sure64(w, *state, mask, "an mbarrier state")?;
                 let lane = mask.trailing_zeros();
-                let done = self
-                    .mbarrier(address)
-                    .test_state(state[lane as usize])
-                    .map_err(|e| misuse(e, lane))?;
+                let done =
+                    self.mbarrier(address).test_state(state[lane as usize]).map_err(|e| misuse(e, lane))?;
                 if !done && *blocking {
                     return Ok(Flow::Wait(Wait::Mbarrier(address)));
                 }
@@ -167,7 +167,10 @@ impl Block<'_> {
         let lanes = self.barrier_lanes(w, at, mask)?;
         let first = lanes[0].1;
         if lanes.iter().any(|&(_, address)| address != first) {
-            return Err(FaultKind::Barrier("the lanes of a warp wait for different mbarriers at once".into()).into());
+            return Err(FaultKind::Barrier(
+                "the lanes of a warp wait for different mbarriers at once".into(),
+            )
+            .into());
         }
         Ok(first)
     }
@@ -187,8 +190,10 @@ impl Block<'_> {
         let random = self.schedule.tma == Policy::Random;
         let key = (w, address, split.pc);
         let mut seen = self.parity_seen.get(&key).copied().flatten();
-        let done =
-            self.mbarrier(address).test_parity(parity, &mut seen).map_err(|e| misuse(e, mask.trailing_zeros()))?;
+        let done = self
+            .mbarrier(address)
+            .test_parity(parity, &mut seen)
+            .map_err(|e| misuse(e, mask.trailing_zeros()))?;
         self.parity_seen.insert(key, seen);
         // A wait may fail for no reason.
         let spurious = random && self.random.below(8) == 0;
@@ -224,13 +229,18 @@ impl Block<'_> {
         }
         let wanted = threads.map(|t| self.uniform32(w, t, mask, "a barrier's thread count")).transpose()?;
         if let Some(wanted) = wanted.filter(|&t| t == 0 || t % 32 != 0) {
-            return Err(FaultKind::Barrier(format!("barrier {id} with {wanted} threads, not a multiple of 32")).into());
+            return Err(FaultKind::Barrier(format!(
+                "barrier {id} with {wanted} threads, not a multiple of 32"
+            ))
+            .into());
         }
         let whole = mask == self.warps[w].live;
         let named = &mut self.named[id as usize];
         if named.open && named.wanted != wanted {
             let (had, has) = (named.wanted, wanted);
-            return Err(FaultKind::Barrier(format!("barrier {id} is open for {had:?} threads, now {has:?}")).into());
+            return Err(
+                FaultKind::Barrier(format!("barrier {id} is open for {had:?} threads, now {has:?}")).into()
+            );
         }
         if whole && named.warps >> w & 1 == 1 {
             return Err(FaultKind::Barrier(format!("warp {w} arrives twice at barrier {id}")).into());
@@ -250,7 +260,10 @@ impl Block<'_> {
         let wanted = self.threads_of(&self.named[id as usize]);
         let arrived = self.named[id as usize].arrived;
         if arrived > wanted {
-            return Err(FaultKind::Barrier(format!("{arrived} threads at barrier {id}, which {wanted} open")).into());
+            return Err(FaultKind::Barrier(format!(
+                "{arrived} threads at barrier {id}, which {wanted} open"
+            ))
+            .into());
         }
         if arrived < wanted {
             return Ok(if wait { Flow::Wait(Wait::Barrier(id)) } else { Flow::Next });

@@ -24,8 +24,16 @@ impl Block<'_> {
             let keep = mask_of(*from);
             s.map(|s| match (from, to) {
                 // Zero extension and truncation keep bits where they are.
-                (Type::U8 | Type::U16 | Type::U32 | Type::U64, _) if !to_float(*to) => s & keep & mask_of(*to),
-                _ => if s & keep == 0 { 0 } else { u64::MAX },
+                (Type::U8 | Type::U16 | Type::U32 | Type::U64, _) if !to_float(*to) => {
+                    s & keep & mask_of(*to)
+                }
+                _ => {
+                    if s & keep == 0 {
+                        0
+                    } else {
+                        u64::MAX
+                    }
+                }
             })
         });
         self.put(w, *d, &row, mask, shadow.filter(|s| any64(s, mask)).as_ref())

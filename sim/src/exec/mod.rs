@@ -141,7 +141,10 @@ fn check(profile: &CardProfile, program: &Program, launch: &Launch<'_>) -> Resul
     }
     if let Some(required) = program.required_threads {
         if required != launch.block {
-            return Err(format!("blocks of {:?} threads where the kernel requires {required:?}", launch.block));
+            return Err(format!(
+                "blocks of {:?} threads where the kernel requires {required:?}",
+                launch.block
+            ));
         }
     }
     if let Some(most) = program.max_threads.filter(|&most| threads > u64::from(most)) {
@@ -283,7 +286,11 @@ impl Block<'_> {
                     Wait::Nothing => continue,
                     Wait::Barrier(id) => {
                         let named = &self.named[*id as usize];
-                        format!("barrier {id} ({} of {} threads arrived)", named.arrived, self.threads_of(named))
+                        format!(
+                            "barrier {id} ({} of {} threads arrived)",
+                            named.arrived,
+                            self.threads_of(named)
+                        )
                     }
                     Wait::Mbarrier(at) => match self.mbarriers.get(at) {
                         Some(barrier) => format!("mbarrier {at:#x} ({})", barriers::describe(barrier)),
@@ -293,7 +300,10 @@ impl Block<'_> {
                     Wait::Warpgroup => "the other warps of its warpgroup".into(),
                     Wait::ClusterBarrier => "the cluster barrier".into(),
                 };
-                lines.push(format!("warp {} lanes {mask:#010x} at PTX line {line} wait for {what}", warp.index));
+                lines.push(format!(
+                    "warp {} lanes {mask:#010x} at PTX line {line} wait for {what}",
+                    warp.index
+                ));
             }
         }
         lines.join("; ")

@@ -68,7 +68,14 @@ impl Block<'_> {
     }
 
     #[inline]
-    pub(super) fn put32(&mut self, w: usize, d: u32, row: &Row, mask: u32, undefined: Option<&Row>) -> Step<()> {
+    pub(super) fn put32(
+        &mut self,
+        w: usize,
+        d: u32,
+        row: &Row,
+        mask: u32,
+        undefined: Option<&Row>,
+    ) -> Step<()> {
         match self.warps[w].r32.put(d, row, mask, undefined) {
             Ok(()) => Ok(()),
             Err(Held(register)) => Err(self.held32(register)),
@@ -76,14 +83,28 @@ impl Block<'_> {
     }
 
     #[inline]
-    pub(super) fn put64(&mut self, w: usize, d: u32, row: &Row64, mask: u32, undefined: Option<&Row64>) -> Step<()> {
+    pub(super) fn put64(
+        &mut self,
+        w: usize,
+        d: u32,
+        row: &Row64,
+        mask: u32,
+        undefined: Option<&Row64>,
+    ) -> Step<()> {
         match self.warps[w].r64.put(d, row, mask, undefined) {
             Ok(()) => Ok(()),
             Err(Held(register)) => Err(self.held64(register)),
         }
     }
 
-    pub(super) fn put(&mut self, w: usize, d: Dst, row: &Row64, mask: u32, undefined: Option<&Row64>) -> Step<()> {
+    pub(super) fn put(
+        &mut self,
+        w: usize,
+        d: Dst,
+        row: &Row64,
+        mask: u32,
+        undefined: Option<&Row64>,
+    ) -> Step<()> {
         match d {
             Dst::Sink => Ok(()),
             Dst::R64(d) => self.put64(w, d, row, mask, undefined),

@@ -33,7 +33,11 @@ macro_rules! file {
     ($t:ty, $row:ty) => {
         impl File<$t> {
             pub(crate) fn new(count: usize) -> Self {
-                Self { values: vec![[0; 32]; count], states: vec![UNDEFINED; count], shadows: vec![[0; 32]; count] }
+                Self {
+                    values: vec![[0; 32]; count],
+                    states: vec![UNDEFINED; count],
+                    shadows: vec![[0; 32]; count],
+                }
             }
 
             pub(crate) fn reset(&mut self) {

@@ -5,7 +5,7 @@ use super::registers::FULL;
 use super::warp::{Split, Wait};
 use super::{Block, Step, Trouble};
 use crate::fault::FaultKind;
-use crate::lower::program::{AT_RETURN, Dst, Kind, Logic, Op, Program, Rule, S32, Shuffle, Special, Src, Vote};
+use crate::lower::program::{AT_RETURN, Kind, Logic, Op, Program, Rule, S32, Shuffle, Special, Src, Vote};
 use crate::lower::rows;
 use crate::row::{Row, Row64};
 use crate::schedule::InFlight;
@@ -49,7 +49,8 @@ impl Block<'_> {
             }
             let mut mask = split.mask;
             if let Some(guard) = op.guard {
-                let used_as = if matches!(op.kind, Kind::Branch { .. }) { "a branch condition" } else { "a guard" };
+                let used_as =
+                    if matches!(op.kind, Kind::Branch { .. }) { "a branch condition" } else { "a guard" };
                 mask = self.decision(w, guard, mask, used_as)?;
                 if mask == 0 {
                     split.pc += 1;
@@ -64,7 +65,9 @@ impl Block<'_> {
                         self.warps[w].diverge(split, mask, *target, op.meet);
                     }
                 }
-                Kind::BranchIndexed { index, targets } => self.branch_indexed(w, split, mask, *index, targets, op)?,
+                Kind::BranchIndexed { index, targets } => {
+                    self.branch_indexed(w, split, mask, *index, targets, op)?
+                }
                 Kind::Return => {
                     if mask == split.mask {
                         self.leave(w, split)?;
@@ -97,7 +100,9 @@ impl Block<'_> {
                     let at = split.pc;
                     self.warps[w].call(split, at, *target);
                 }
-                Kind::Trap => return Err(Trouble { kind: FaultKind::Trap, lane: Some(mask.trailing_zeros()) }),
+                Kind::Trap => {
+                    return Err(Trouble { kind: FaultKind::Trap, lane: Some(mask.trailing_zeros()) });
+                }
                 _ => match self.execute(w, split, op, mask) {
                     Ok(Flow::Next) => split.pc += 1,
                     Ok(Flow::Yield) => {
@@ -115,7 +120,8 @@ impl Block<'_> {
                             _ => return Err(trouble),
                         };
                         self.force_wgmma(w)?;
-                        self.warnings.insert(format!("serialised: {register} touched before the covering wgmma wait"));
+                        self.warnings
+                            .insert(format!("serialised: {register} touched before the covering wgmma wait"));
                     }
                 },
             }
@@ -150,7 +156,8 @@ impl Block<'_> {
         let mut rest = mask;
         while rest != 0 {
             let first = rest.trailing_zeros() as usize;
-            let same = (0..32).filter(|&i| rest >> i & 1 == 1 && row[i] == row[first]).fold(0, |m, i| m | 1 << i);
+            let same =
+                (0..32).filter(|&i| rest >> i & 1 == 1 && row[i] == row[first]).fold(0, |m, i| m | 1 << i);
             rest &= !same;
             let target = targets[row[first] as usize];
             if same == split.mask {
@@ -221,7 +228,8 @@ impl Block<'_> {
                 let mut row = [0; 32];
                 let mut shadow = [0; 32];
                 for i in 0..32 {
-                    let unknown = p.1.as_ref().is_some_and(|s| s[i] != 0) || l.1.as_ref().is_some_and(|s| s[i] != 0);
+                    let unknown =
+                        p.1.as_ref().is_some_and(|s| s[i] != 0) || l.1.as_ref().is_some_and(|s| s[i] != 0);
                     let sa = a.1.as_ref().map_or(0, |s| s[i]);
                     match &b {
                         Some(b) => {
@@ -239,15 +247,11 @@ impl Block<'_> {
                 }
                 self.put(w, *d, &row, mask, Some(&shadow).filter(|s| any64(s, mask)))?;
             }
-            Kind::Narrow { f, d, a, .. } => {
+            Kind::Narrow { f, d, a } => {
                 let (a, sa) = self.get64(w, *a)?;
-                let shadow = sa.map(|s| s.map(|s| if s == 0 { 0 } else { u32::MAX })).filter(|s| any(s, mask));
+                let shadow =
+                    sa.map(|s| s.map(|s| if s == 0 { 0 } else { u32::MAX })).filter(|s| any(s, mask));
                 self.put32(w, *d, &f(&a), mask, shadow.as_ref())?;
-            }
-            Kind::Widen { f, d, a, .. } => {
-                let (a, sa) = self.get32(w, *a)?;
-                let shadow = sa.map(|s| s.map(|s| if s == 0 { 0 } else { u64::MAX })).filter(|s| any64(s, mask));
-                self.put64(w, *d, &f(&a), mask, shadow.as_ref())?;
             }
             Kind::MulWide { f, d, a, b, c } => {
                 let (a, b, c) = (self.get32(w, *a)?, self.get32(w, *b)?, self.get64(w, *c)?);
@@ -329,7 +333,8 @@ impl Block<'_> {
                     let keep = if *bits == 64 { u64::MAX } else { (1u64 << bits) - 1 };
                     for lane in 0..32 {
                         row[lane] |= (value[lane] & keep) << (*bits as usize * i);
-                        shadow[lane] |= undefined.as_ref().map_or(0, |u| u[lane] & keep) << (*bits as usize * i);
+                        shadow[lane] |=
+                            undefined.as_ref().map_or(0, |u| u[lane] & keep) << (*bits as usize * i);
                     }
                 }
                 self.put(w, *d, &row, mask, Some(&shadow).filter(|s| any64(s, mask)))?;
@@ -340,7 +345,8 @@ impl Block<'_> {
                 for (i, part) in parts.iter().enumerate() {
                     let by = *bits as usize * i;
                     let row = value.map(|v| v >> by & keep);
-                    let shadow = undefined.as_ref().map(|u| u.map(|v| v >> by & keep)).filter(|s| any64(s, mask));
+                    let shadow =
+                        undefined.as_ref().map(|u| u.map(|v| v >> by & keep)).filter(|s| any64(s, mask));
                     self.put(w, *part, &row, mask, shadow.as_ref())?;
                 }
             }
@@ -382,7 +388,7 @@ impl Block<'_> {
                 let members = self.members(w, *members, mask)?;
                 return Ok(self.warp_barrier(w, mask, members));
             }
-            Kind::RegisterCount { .. } => self.together(w, mask)?,
+            Kind::RegisterCount => self.together(w, mask)?,
             Kind::Nothing => {}
             Kind::Yield => return Ok(Flow::Yield),
             _ => return self.synchronise(w, split, op, mask),
@@ -561,7 +567,9 @@ impl Block<'_> {
                 }
                 let mut row = [0; 32];
                 for i in 0..32 {
-                    row[i] = (0..32).filter(|&j| mask >> j & 1 == 1 && value[j] == value[i]).fold(0, |m, j| m | 1 << j);
+                    row[i] = (0..32)
+                        .filter(|&j| mask >> j & 1 == 1 && value[j] == value[i])
+                        .fold(0, |m, j| m | 1 << j);
                 }
                 self.put32(w, *d, &row, mask, None)?;
             }
@@ -604,11 +612,7 @@ impl Block<'_> {
         }
     }
 
-    /// The predicate or register that a source is, written with another destination's width.
-    pub(super) fn put_bits(&mut self, w: usize, d: Dst, row: &Row64, mask: u32, shadow: &Row64) -> Step<()> {
-        self.put(w, d, row, mask, Some(shadow).filter(|s| any64(s, mask)))
-    }
-
+    /// A value and its undefined bits.
     pub(super) fn get_bits(&self, w: usize, s: Src) -> Step<(Row64, Row64)> {
         let (row, shadow) = self.get(w, s)?;
         Ok((row, shadow.map_or([0; 32], |s| *s)))

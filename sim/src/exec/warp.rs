@@ -175,7 +175,13 @@ impl Warp {
                         self.nodes[at] = Node::Free;
                         self.free.push(at);
                         let meet = self.meet_of(parent);
-                        self.splits.push(Split { pc, mask: expected, top: parent, meet, wait: Wait::Nothing });
+                        self.splits.push(Split {
+                            pc,
+                            mask: expected,
+                            top: parent,
+                            meet,
+                            wait: Wait::Nothing,
+                        });
                     }
                 }
             }

@@ -184,8 +184,10 @@ impl Block<'_> {
         let mut clean = true;
         let mut look = |which, descriptor| -> Step<()> {
             let len = self.shared.data.len();
-            let ranges = model::operand_ranges(&op.shape, which, descriptor, WINDOW, len).map_err(FaultKind::Descriptor)?;
-            clean &= ranges.iter().all(|r| self.shared.defined.all(r.start as usize, (r.end - r.start) as usize));
+            let ranges = model::operand_ranges(&op.shape, which, descriptor, WINDOW, len)
+                .map_err(FaultKind::Descriptor)?;
+            clean &=
+                ranges.iter().all(|r| self.shared.defined.all(r.start as usize, (r.end - r.start) as usize));
             Ok(())
         };
         look(Which::B, pending.arrival.b)?;
@@ -259,8 +261,8 @@ impl Block<'_> {
     ) -> Step<()> {
         for (which, descriptor, accumulate) in [(Which::A, a, false), (Which::B, b, true)] {
             let mut image = ones.to_vec();
-            let ranges =
-                model::operand_ranges(shape, which, descriptor, WINDOW, marks.len()).map_err(FaultKind::Descriptor)?;
+            let ranges = model::operand_ranges(shape, which, descriptor, WINDOW, marks.len())
+                .map_err(FaultKind::Descriptor)?;
             for range in ranges {
                 let range = range.start as usize..range.end as usize;
                 image[range.clone()].copy_from_slice(&marks[range]);
@@ -274,7 +276,8 @@ impl Block<'_> {
     fn release_registers(&mut self, w: usize, limit: u64) {
         let program: &Program = self.program;
         let warp = &mut self.warps[w];
-        let (done, kept): (Vec<_>, Vec<_>) = warp.wgmma_held.iter().copied().partition(|&(group, _)| group < limit);
+        let (done, kept): (Vec<_>, Vec<_>) =
+            warp.wgmma_held.iter().copied().partition(|&(group, _)| group < limit);
         for (list, hold) in [(&done, false), (&kept, true)] {
             for &(_, pc) in list {
                 let Kind::Wgmma(op) = &program.ops[pc as usize].kind else { continue };

@@ -58,7 +58,13 @@ fn min(a: f32, b: f32) -> f32 {
         (true, _) => b,
         (_, true) => a,
         _ if a == 0.0 && b == 0.0 => f32::from_bits(a.to_bits() | b.to_bits()),
-        _ => if a < b { a } else { b },
+        _ => {
+            if a < b {
+                a
+            } else {
+                b
+            }
+        }
     }
 }
 
@@ -67,7 +73,13 @@ fn max(a: f32, b: f32) -> f32 {
         (true, _) => b,
         (_, true) => a,
         _ if a == 0.0 && b == 0.0 => f32::from_bits(a.to_bits() & b.to_bits()),
-        _ => if a > b { a } else { b },
+        _ => {
+            if a > b {
+                a
+            } else {
+                b
+            }
+        }
     }
 }
 
@@ -94,8 +106,12 @@ fn binary_f32(s: &Spelling<'_>) -> Option<F2> {
         "sub" => pick!(|a: f32, b: f32| a - b),
         "mul" => pick!(|a: f32, b: f32| a * b),
         "div" => pick!(|a: f32, b: f32| a / b),
-        "min" if s.has("NaN") => pick!(|a: f32, b: f32| if a.is_nan() || b.is_nan() { f32::NAN } else { min(a, b) }),
-        "max" if s.has("NaN") => pick!(|a: f32, b: f32| if a.is_nan() || b.is_nan() { f32::NAN } else { max(a, b) }),
+        "min" if s.has("NaN") => {
+            pick!(|a: f32, b: f32| if a.is_nan() || b.is_nan() { f32::NAN } else { min(a, b) })
+        }
+        "max" if s.has("NaN") => {
+            pick!(|a: f32, b: f32| if a.is_nan() || b.is_nan() { f32::NAN } else { max(a, b) })
+        }
         "min" => pick!(min),
         "max" => pick!(max),
         "copysign" => Some(|a, b| map2(a, b, |a, b| b & 0x7fff_ffff | a & 0x8000_0000)),
@@ -103,15 +119,33 @@ fn binary_f32(s: &Spelling<'_>) -> Option<F2> {
     }
 }
 
-/// Toward zero, from the exact result in f64 where the operation is exact there.
+/// Sums and products with a rounding direction.
 fn directed(s: &Spelling<'_>) -> Option<F2> {
-    fn toward_zero(exact: f64) -> f32 {
-        let near = exact as f32;
-        if f64::from(near).abs() > exact.abs() { f32::from_bits(near.to_bits() - 1) } else { near }
+    if s.has("ftz") || s.has("sat") {
+        return None;
     }
-    match (s.name, s.has("rz")) {
-        ("mul", true) => Some(|a, b| map2(a, b, |a, b| canonical(toward_zero(f64::from(f(a)) * f64::from(f(b)))))),
-        _ => None,
+    macro_rules! round {
+        ($direction:expr) => {
+            match s.name {
+                "add" => {
+                    Some(|a, b| map2(a, b, |a, b| canonical(rows::fma_directed(f(a), 1.0, f(b), $direction))))
+                }
+                "sub" => Some(|a, b| {
+                    map2(a, b, |a, b| canonical(rows::fma_directed(f(a), 1.0, -f(b), $direction)))
+                }),
+                "mul" => Some(|a, b| {
+                    map2(a, b, |a, b| canonical(rows::fma_directed(f(a), f(b), -0.0, $direction)))
+                }),
+                _ => None,
+            }
+        };
+    }
+    if s.has("rm") {
+        round!(-1)
+    } else if s.has("rp") {
+        round!(1)
+    } else {
+        round!(0)
     }
 }
 
@@ -132,7 +166,9 @@ pub(crate) fn binary32(s: &Spelling<'_>) -> Option<(F2, Rule)> {
         ("mul", "u16" | "s16") if s.has("lo") => spread(|a, b| map2(a, b, |a, b| a.wrapping_mul(b) & 0xffff)),
         ("mul", "u16") if s.has("wide") => spread(|a, b| map2(a, b, |a, b| (a & 0xffff) * (b & 0xffff))),
         ("mul", "s16") if s.has("wide") => spread(|a, b| map2(a, b, |a, b| (s16(a) * s16(b)) as u32)),
-        ("mul", "u16") if s.has("hi") => spread(|a, b| map2(a, b, |a, b| ((a & 0xffff) * (b & 0xffff)) >> 16)),
+        ("mul", "u16") if s.has("hi") => {
+            spread(|a, b| map2(a, b, |a, b| ((a & 0xffff) * (b & 0xffff)) >> 16))
+        }
         ("mul", "s16") if s.has("hi") => {
             spread(|a, b| map2(a, b, |a, b| ((s16(a) * s16(b)) >> 16) as u32 & 0xffff))
         }
@@ -153,9 +189,9 @@ pub(crate) fn binary32(s: &Spelling<'_>) -> Option<(F2, Rule)> {
             map2(a, b, |a, b| if s16(b) == 0 { 0xffff } else { (s16(a) / s16(b)) as u32 & 0xffff })
         }),
         ("rem", "u32") => spread(|a, b| map2(a, b, |a: u32, b| a.checked_rem(b).unwrap_or(a))),
-        ("rem", "s32") => {
-            spread(|a, b| map2(a, b, |a, b| if b == 0 { a } else { (a as i32).wrapping_rem(b as i32) as u32 }))
-        }
+        ("rem", "s32") => spread(|a, b| {
+            map2(a, b, |a, b| if b == 0 { a } else { (a as i32).wrapping_rem(b as i32) as u32 })
+        }),
         ("rem", "u16") => spread(|a, b| map2(a, b, |a, b| (a & 0xffff).checked_rem(b & 0xffff).unwrap_or(a))),
         ("rem", "s16") => {
             spread(|a, b| map2(a, b, |a, b| if s16(b) == 0 { a } else { (s16(a) % s16(b)) as u32 & 0xffff }))
@@ -173,7 +209,9 @@ pub(crate) fn binary32(s: &Spelling<'_>) -> Option<(F2, Rule)> {
         ("shl", "b16") => {
             Some((|a, b| map2(a, b, |a, b| if b > 15 { 0 } else { a << b & 0xffff }), Rule::Shl))
         }
-        ("shr", "b32" | "u32") => Some((|a, b| map2(a, b, |a, b| if b > 31 { 0 } else { a >> b }), Rule::Shr)),
+        ("shr", "b32" | "u32") => {
+            Some((|a, b| map2(a, b, |a, b| if b > 31 { 0 } else { a >> b }), Rule::Shr))
+        }
         ("shr", "b16" | "u16") => {
             Some((|a, b| map2(a, b, |a, b| if b > 15 { 0 } else { (a & 0xffff) >> b }), Rule::Shr))
         }
@@ -231,9 +269,9 @@ pub(crate) fn unary32(s: &Spelling<'_>) -> Option<(F1, Rule)> {
             spread(|a| map1(a, |a| if a == 0 { u32::MAX } else { a.leading_zeros() }))
         }
         ("bfind", "u32") => spread(|a| map1(a, |a| 31u32.wrapping_sub(a.leading_zeros()))),
-        ("bfind", "s32") => spread(|a| {
-            map1(a, |a| 31u32.wrapping_sub(if (a as i32) < 0 { !a } else { a }.leading_zeros()))
-        }),
+        ("bfind", "s32") => {
+            spread(|a| map1(a, |a| 31u32.wrapping_sub(if (a as i32) < 0 { !a } else { a }.leading_zeros())))
+        }
         ("rcp", "f32") => float!(|a: f32| 1.0 / a),
         ("sqrt", "f32") => float!(f32::sqrt),
         ("rsqrt", "f32") => float!(|a: f32| (1.0 / f64::from(a).sqrt()) as f32),
@@ -251,7 +289,16 @@ pub(crate) fn ternary32(s: &Spelling<'_>) -> Option<(F3, Rule)> {
     let spread = |f: F3| Some((f, Rule::Spread));
     match (s.name, s.last()) {
         ("mad" | "fma", "f32") if s.has("sat") => None,
-        ("mad" | "fma", "f32") if s.has("rz") || s.has("rm") || s.has("rp") => None,
+        ("mad" | "fma", "f32") if s.has("ftz") && (s.has("rz") || s.has("rm") || s.has("rp")) => None,
+        ("mad" | "fma", "f32") if s.has("rm") => {
+            spread(|a, b, c| map3(a, b, c, |a, b, c| canonical(rows::fma_directed(f(a), f(b), f(c), -1))))
+        }
+        ("mad" | "fma", "f32") if s.has("rp") => {
+            spread(|a, b, c| map3(a, b, c, |a, b, c| canonical(rows::fma_directed(f(a), f(b), f(c), 1))))
+        }
+        ("mad" | "fma", "f32") if s.has("rz") => {
+            spread(|a, b, c| map3(a, b, c, |a, b, c| canonical(rows::fma_directed(f(a), f(b), f(c), 0))))
+        }
         ("mad" | "fma", "f32") => spread(if s.has("ftz") { rows::fma32_ftz() } else { rows::fma32() }),
         ("mad", "u32" | "s32") if s.has("lo") => {
             spread(|a, b, c| map3(a, b, c, |a, b, c| a.wrapping_mul(b).wrapping_add(c)))
@@ -280,11 +327,13 @@ pub(crate) fn ternary32(s: &Spelling<'_>) -> Option<(F3, Rule)> {
             })
         }),
         ("fma", "bf16") => spread(|a, b, c| map3(a, b, c, |a, b, c| to_bf(bf(a).mul_add(bf(b), bf(c))))),
-        ("prmt", "b32") if s.modifiers.len() == 1 => {
-            Some((|a, b, c| map3(a, b, c, rows::prmt), Rule::Prmt))
+        ("prmt", "b32") if s.modifiers.len() == 1 => Some((|a, b, c| map3(a, b, c, rows::prmt), Rule::Prmt)),
+        ("bfe", "u32") => {
+            spread(|a, b, c| map3(a, b, c, |a, b, c| rows::bfe(a.into(), b, c, false, 32) as u32))
         }
-        ("bfe", "u32") => spread(|a, b, c| map3(a, b, c, |a, b, c| rows::bfe(a.into(), b, c, false, 32) as u32)),
-        ("bfe", "s32") => spread(|a, b, c| map3(a, b, c, |a, b, c| rows::bfe(a.into(), b, c, true, 32) as u32)),
+        ("bfe", "s32") => {
+            spread(|a, b, c| map3(a, b, c, |a, b, c| rows::bfe(a.into(), b, c, true, 32) as u32))
+        }
         ("shf", "b32") => {
             let clamp = s.has("clamp");
             spread(match (s.has("l"), clamp) {
@@ -352,9 +401,9 @@ pub(crate) fn binary64(s: &Spelling<'_>) -> Option<(G2, Rule)> {
             map2(a, b, |a, b| if b == 0 { u64::MAX } else { (a as i64).wrapping_div(b as i64) as u64 })
         }),
         ("rem", "u64") => spread(|a, b| map2(a, b, |a: u64, b| a.checked_rem(b).unwrap_or(a))),
-        ("rem", "s64") => {
-            spread(|a, b| map2(a, b, |a, b| if b == 0 { a } else { (a as i64).wrapping_rem(b as i64) as u64 }))
-        }
+        ("rem", "s64") => spread(|a, b| {
+            map2(a, b, |a, b| if b == 0 { a } else { (a as i64).wrapping_rem(b as i64) as u64 })
+        }),
         ("min", "u64") => spread(|a, b| map2(a, b, u64::min)),
         ("max", "u64") => spread(|a, b| map2(a, b, u64::max)),
         ("min", "s64") => spread(|a, b| map2(a, b, |a, b| (a as i64).min(b as i64) as u64)),
@@ -405,8 +454,12 @@ pub(crate) fn compare32(how: &str, ty: Type, ftz: bool) -> Option<fn(&Row, &Row)
     macro_rules! floats {
         ($view:expr) => {{
             Some(match how {
-                "ne" => |a: &Row, b: &Row| rows::test2(a, b, |a, b| $view(a) < $view(b) || $view(a) > $view(b)),
-                "equ" => |a: &Row, b: &Row| rows::test2(a, b, |a, b| !($view(a) < $view(b) || $view(a) > $view(b))),
+                "ne" => {
+                    |a: &Row, b: &Row| rows::test2(a, b, |a, b| $view(a) < $view(b) || $view(a) > $view(b))
+                }
+                "equ" => {
+                    |a: &Row, b: &Row| rows::test2(a, b, |a, b| !($view(a) < $view(b) || $view(a) > $view(b)))
+                }
                 "neu" => |a: &Row, b: &Row| rows::test2(a, b, |a, b| $view(a) != $view(b)),
                 "ltu" => |a: &Row, b: &Row| rows::test2(a, b, |a, b| !($view(a) >= $view(b))),
                 "leu" => |a: &Row, b: &Row| rows::test2(a, b, |a, b| !($view(a) > $view(b))),

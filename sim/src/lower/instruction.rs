@@ -32,13 +32,15 @@ impl Lowering<'_> {
     }
 
     pub(super) fn instruction(&mut self, function: &Function, i: &Instruction) -> Lowered<(Kind, Class)> {
-        let spelling = Spelling {
-            name: &i.opcode[0],
-            modifiers: i.opcode[1..].iter().map(String::as_str).collect(),
-        };
+        let spelling =
+            Spelling { name: &i.opcode[0], modifiers: i.opcode[1..].iter().map(String::as_str).collect() };
         let operands = &i.operands;
         let want = |count: usize| {
-            if operands.len() < count { self.error(format!("`{}` lacks operands", i.opcode.join("."))) } else { Ok(()) }
+            if operands.len() < count {
+                self.error(format!("`{}` lacks operands", i.opcode.join(".")))
+            } else {
+                Ok(())
+            }
         };
         match spelling.name {
             "mov" | "cvta" | "prefetch" | "prefetchu" | "isspacep" | "createpolicy" | "mapa" => {
@@ -59,7 +61,9 @@ impl Lowering<'_> {
             }
             "brx" => {
                 want(2)?;
-                let Operand::Symbol(list, _) = &operands[1] else { return self.error("a target list expected") };
+                let Operand::Symbol(list, _) = &operands[1] else {
+                    return self.error("a target list expected");
+                };
                 let Some(names) = function.target_lists.get(list) else {
                     return self.error(format!("target list `{list}` is not defined"));
                 };
@@ -118,9 +122,9 @@ impl Lowering<'_> {
                 want(3)?;
                 Ok((Kind::PredLogic { logic, d, a, b: self.sp(&operands[2])? }, Class::Integer))
             }
-            "bar" | "barrier" | "fence" | "membar" | "mbarrier" | "shfl" | "vote" | "match" | "redux" | "elect"
-            | "activemask" | "nanosleep" | "griddepcontrol" | "setmaxnreg" | "cp" | "wgmma" | "discard"
-            | "applypriority" | "pmevent" | "brkpt" => self.sync(i, &spelling),
+            "bar" | "barrier" | "fence" | "membar" | "mbarrier" | "shfl" | "vote" | "match" | "redux"
+            | "elect" | "activemask" | "nanosleep" | "griddepcontrol" | "setmaxnreg" | "cp" | "wgmma"
+            | "discard" | "applypriority" | "pmevent" | "brkpt" => self.sync(i, &spelling),
             _ => self.arithmetic(i, &spelling),
         }
     }
@@ -182,19 +186,16 @@ impl Lowering<'_> {
             ("bfi", "b32", 5) | ("bfi", "b64", 5) | ("bfe", "u64" | "s64", 4) => return self.bitfield(i, s),
             ("popc", "b64", 2) => Kind::Narrow {
                 f: |a| rows::map1(a, u64::count_ones),
-                rule: Rule::Spread,
                 d: self.d32(&o[0])?,
                 a: self.s64(&o[1])?,
             },
             ("clz", "b64", 2) => Kind::Narrow {
                 f: |a| rows::map1(a, u64::leading_zeros),
-                rule: Rule::Spread,
                 d: self.d32(&o[0])?,
                 a: self.s64(&o[1])?,
             },
             ("bfind", "u64", 2) => Kind::Narrow {
                 f: |a| rows::map1(a, |a: u64| 63u32.wrapping_sub(a.leading_zeros())),
-                rule: Rule::Spread,
                 d: self.d32(&o[0])?,
                 a: self.s64(&o[1])?,
             },
@@ -223,7 +224,9 @@ impl Lowering<'_> {
                 let c = if o.len() == 4 { self.s64(&o[3])? } else { S64::Imm(0) };
                 let f: fn(&crate::row::Row, &crate::row::Row, &crate::row::Row64) -> crate::row::Row64 =
                     if last == "u32" {
-                        |a, b, c| rows::map3(a, b, c, |a, b, c: u64| (u64::from(a) * u64::from(b)).wrapping_add(c))
+                        |a, b, c| {
+                            rows::map3(a, b, c, |a, b, c: u64| (u64::from(a) * u64::from(b)).wrapping_add(c))
+                        }
                     } else {
                         |a, b, c| {
                             rows::map3(a, b, c, |a, b, c: u64| {
@@ -305,8 +308,7 @@ impl Lowering<'_> {
         }
         let d = self.dst(&i.operands[0])?;
         let a = self.src_any(&i.operands[1], from.bytes())?;
-        let kind =
-            Kind::Convert { to, from, round, integral, ftz: s.has("ftz"), sat: s.has("sat"), d, a };
+        let kind = Kind::Convert { to, from, round, integral, ftz: s.has("ftz"), sat: s.has("sat"), d, a };
         Ok((kind, Class::Convert))
     }
 
@@ -314,7 +316,12 @@ impl Lowering<'_> {
     fn convert_packed(&self, i: &Instruction, s: &Spelling<'_>) -> Lowered<Option<Kind>> {
         use crate::numeric as n;
         let o = &i.operands;
-        let tail: Vec<&str> = s.modifiers.iter().copied().filter(|m| m.contains('f') || m.contains("e4") || m.contains("e5")).collect();
+        let tail: Vec<&str> = s
+            .modifiers
+            .iter()
+            .copied()
+            .filter(|m| m.contains('f') || m.contains("e4") || m.contains("e5"))
+            .collect();
         let rz = s.has("rz");
         let relu = s.has("relu");
         macro_rules! pair {

@@ -18,7 +18,6 @@ use std::collections::HashMap;
 /// A module variable, as memory of the card.
 #[derive(Debug)]
 pub(crate) struct ModuleVariable {
-    pub(crate) name: String,
     pub(crate) size: u64,
     pub(crate) init: Vec<u8>,
     pub(crate) relocations: Vec<(u64, usize, i64)>,
@@ -33,16 +32,14 @@ pub(crate) fn module(ast: &Ast) -> Result<(Vec<ModuleVariable>, Vec<Program>), L
         let mut relocations = Vec::new();
         for (at, symbol, addend) in &variable.relocations {
             let Some(&index) = places.get(symbol.as_str()) else {
-                return Err(LoadError { line: 0, what: format!("initialiser names the unknown symbol `{symbol}`") });
+                return Err(LoadError {
+                    line: 0,
+                    what: format!("initialiser names the unknown symbol `{symbol}`"),
+                });
             };
             relocations.push((*at, index, *addend));
         }
-        variables.push(ModuleVariable {
-            name: variable.name.clone(),
-            size: variable.size,
-            init: variable.init.clone(),
-            relocations,
-        });
+        variables.push(ModuleVariable { size: variable.size, init: variable.init.clone(), relocations });
     }
     let mut programs = Vec::new();
     for (index, function) in ast.functions.iter().enumerate() {
@@ -178,7 +175,8 @@ impl<'a> Lowering<'a> {
             self.function(index, None, &mut calls)?;
         }
         self.patch(calls)?;
-        let directive = |name: &str| function.directives.iter().find(|(n, _)| n == name).map(|(_, v)| v.clone());
+        let directive =
+            |name: &str| function.directives.iter().find(|(n, _)| n == name).map(|(_, v)| v.clone());
         let triple = |v: Vec<u32>| [0, 1, 2].map(|i| v.get(i).copied().unwrap_or(1));
         Ok(Program {
             name: function.name.clone(),
@@ -220,7 +218,9 @@ impl<'a> Lowering<'a> {
             for instruction in this.ast.functions[at].body.iter().filter(|i| i.opcode[0] == "call") {
                 for operand in &instruction.operands {
                     if let Operand::Symbol(name, _) = operand {
-                        if let Some(callee) = this.ast.functions.iter().position(|f| !f.entry && f.name == *name) {
+                        if let Some(callee) =
+                            this.ast.functions.iter().position(|f| !f.entry && f.name == *name)
+                        {
                             visit(this, callee, path, out)?;
                         }
                     }
@@ -288,13 +288,27 @@ impl<'a> Lowering<'a> {
             };
             let (kind, class) = self.instruction(function, instruction)?;
             let opcode = self.opcode(&instruction.opcode);
-            self.ops.push(Op { guard, kind, class, meet: program::AT_RETURN, line: instruction.line, opcode });
+            self.ops.push(Op {
+                guard,
+                kind,
+                class,
+                meet: program::AT_RETURN,
+                line: instruction.line,
+                opcode,
+            });
         }
         // A body may end on a label.
         let end = if function.entry { Kind::Exit } else { Kind::Return };
         let opcode = self.opcode(&["ret".to_owned()]);
         let class = crate::counters::Class::Control;
-        self.ops.push(Op { guard: None, kind: end, class, meet: program::AT_RETURN, line: self.line, opcode });
+        self.ops.push(Op {
+            guard: None,
+            kind: end,
+            class,
+            meet: program::AT_RETURN,
+            line: self.line,
+            opcode,
+        });
         control::meeting_points(&mut self.ops, first);
         Ok(())
     }
@@ -361,7 +375,10 @@ impl<'a> Lowering<'a> {
     }
 
     #[allow(clippy::type_complexity, reason = "one call site: op, name, arguments, results, names in scope")]
-    fn patch(&mut self, calls: Vec<(usize, String, Vec<Operand>, Vec<Operand>, HashMap<String, Place>)>) -> Lowered<()> {
+    fn patch(
+        &mut self,
+        calls: Vec<(usize, String, Vec<Operand>, Vec<Operand>, HashMap<String, Place>)>,
+    ) -> Lowered<()> {
         for (at, name, arguments, results, places) in calls {
             self.line = self.ops[at].line;
             let Some(callee) = self.functions.get(&name).cloned() else {
@@ -376,12 +393,16 @@ impl<'a> Lowering<'a> {
             };
             let mut into = Vec::new();
             for (operand, &(to, size)) in arguments.iter().zip(&callee.params) {
-                let Some(from) = local(operand) else { return self.error("an argument that is not a .param variable") };
+                let Some(from) = local(operand) else {
+                    return self.error("an argument that is not a .param variable");
+                };
                 into.push((from, to, size));
             }
             let mut back = Vec::new();
             for (operand, &(from, size)) in results.iter().zip(&callee.returns) {
-                let Some(to) = local(operand) else { return self.error("a result that is not a .param variable") };
+                let Some(to) = local(operand) else {
+                    return self.error("a result that is not a .param variable");
+                };
                 back.push((from, to, size));
             }
             self.ops[at].kind = Kind::Call { target: callee.start, arguments: into, results: back };

@@ -79,14 +79,14 @@ impl Lowering<'_> {
             }
             (d, Operand::Vector(parts)) => {
                 let bits = 8 * bytes / parts.len() as u32;
-                let parts =
-                    parts.iter().map(|p| self.src(p, if bits == 64 { 8 } else { 4 })).collect::<Lowered<Vec<_>>>()?;
+                let parts = parts
+                    .iter()
+                    .map(|p| self.src(p, if bits == 64 { 8 } else { 4 }))
+                    .collect::<Lowered<Vec<_>>>()?;
                 Kind::Pack { d: self.dst(d)?, parts, bits }
             }
             (d, a) if ty == Type::Pred => match a {
-                Operand::Integer(value) => {
-                    Kind::PredImmediate { d: self.predicate(d)?, value: *value != 0 }
-                }
+                Operand::Integer(value) => Kind::PredImmediate { d: self.predicate(d)?, value: *value != 0 },
                 _ => Kind::PredMove { d: self.predicate(d)?, a: self.sp(a)? },
             },
             (d, Operand::Register(name)) if !self.registers.contains_key(name) && name != "WARP_SZ" => {
@@ -97,7 +97,8 @@ impl Lowering<'_> {
             }
             (d, a) if bytes == 8 => {
                 let d = self.d64(d)?;
-                if matches!(a, Operand::Register(n) if matches!(self.registers.get(n), Some(Register::R32(_)))) {
+                if matches!(a, Operand::Register(n) if matches!(self.registers.get(n), Some(Register::R32(_))))
+                {
                     return self.unknown(i);
                 }
                 self.symbol64(d, a)?

@@ -24,11 +24,12 @@ impl Lowering<'_> {
                 if !(24..=256).contains(&count) || count % 8 != 0 {
                     return self.error(format!("setmaxnreg {count}: a multiple of 8 from 24 to 256"));
                 }
-                return Ok((Kind::RegisterCount { count: count as u32 }, Class::Other));
+                return Ok((Kind::RegisterCount, Class::Other));
             }
             "cp" => return Ok((self.bulk(i, s)?, Class::Bulk)),
             "wgmma" => {
-                let class = if s.modifiers.first() == Some(&"mma_async") { Class::Tensor } else { Class::Barrier };
+                let class =
+                    if s.modifiers.first() == Some(&"mma_async") { Class::Tensor } else { Class::Barrier };
                 return Ok((self.wgmma(i, s)?, class));
             }
             "shfl" => {
@@ -242,7 +243,11 @@ impl Lowering<'_> {
             }
             (false, false) if s.has("bulk_group") => {
                 need(3)?;
-                Kind::BulkStore { to: self.address(&o[0])?, from: self.address(&o[1])?, bytes: self.s32(&o[2])? }
+                Kind::BulkStore {
+                    to: self.address(&o[0])?,
+                    from: self.address(&o[1])?,
+                    bytes: self.s32(&o[2])?,
+                }
             }
             _ => return self.unknown(i),
         })

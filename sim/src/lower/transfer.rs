@@ -62,10 +62,12 @@ impl Lowering<'_> {
         if space == Space::Local && s.name == "st" && !self.is_local(address) && s.has("param") {
             return self.error("kernel parameters cannot be stored to");
         }
-        at.offset = if matches!(at.base, super::program::Base::None) { at.offset & 0xffff_ffff } else { at.offset };
+        at.offset =
+            if matches!(at.base, super::program::Base::None) { at.offset & 0xffff_ffff } else { at.offset };
         if s.name == "st" {
             let Some(value) = o.get(1) else { return self.unknown(i) };
-            let from = list(value).iter().map(|v| self.src_any(v, ty.bytes())).collect::<Lowered<Vec<Src>>>()?;
+            let from =
+                list(value).iter().map(|v| self.src_any(v, ty.bytes())).collect::<Lowered<Vec<Src>>>()?;
             if from.len() != count.unwrap_or(1) {
                 return self.unknown(i);
             }
@@ -110,7 +112,8 @@ impl Lowering<'_> {
             })
         });
         let Some(rmw) = rmw else { return self.unknown(i) };
-        let packed = s.modifiers.iter().any(|m| matches!(*m, "f16x2" | "bf16x2" | "f16" | "bf16" | "v2" | "v4"));
+        let packed =
+            s.modifiers.iter().any(|m| matches!(*m, "f16x2" | "bf16x2" | "f16" | "bf16" | "v2" | "v4"));
         if packed || ty.bytes() < 4 {
             return self.unknown(i);
         }

@@ -68,8 +68,8 @@ pub(crate) fn tokens(text: &str) -> Result<Vec<Token>, LoadError> {
                 at = word_end(bytes, at);
                 out.push(Token { kind: Kind::Word(text[start..at].to_owned()), line });
             }
-            b'{' | b'}' | b'[' | b']' | b'(' | b')' | b'<' | b'>' | b',' | b';' | b':' | b'=' | b'+' | b'-' | b'!'
-            | b'@' | b'|' => {
+            b'{' | b'}' | b'[' | b']' | b'(' | b')' | b'<' | b'>' | b',' | b';' | b':' | b'=' | b'+'
+            | b'-' | b'!' | b'@' | b'|' => {
                 out.push(Token { kind: Kind::Mark(byte as char), line });
                 at += 1;
             }

@@ -14,7 +14,8 @@ use std::collections::HashMap;
 /// Parses one module.
 pub(crate) fn module(text: &str) -> Result<Ast, LoadError> {
     let mut parser = Parser { tokens: lexer::tokens(text)?, at: 0 };
-    let mut ast = Ast { version: (0, 0), target: String::new(), variables: Vec::new(), functions: Vec::new() };
+    let mut ast =
+        Ast { version: (0, 0), target: String::new(), variables: Vec::new(), functions: Vec::new() };
     while parser.peek().is_some() {
         parser.top_level(&mut ast)?;
     }
@@ -93,7 +94,9 @@ impl Parser {
         let negative = self.eat('-');
         match self.peek() {
             Some(Kind::Number(text)) => {
-                let Some(value) = integer(text) else { return self.error(format!("`{text}` is not an integer")) };
+                let Some(value) = integer(text) else {
+                    return self.error(format!("`{text}` is not an integer"));
+                };
                 self.at += 1;
                 Ok(if negative { value.wrapping_neg() } else { value })
             }
