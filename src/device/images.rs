@@ -30,11 +30,6 @@ pub(crate) fn find(entry: &str, arch: &str) -> Result<Image> {
     embedded().find(entry, arch)
 }
 
-/// The compiler that made the embedded images; `None` where there are none.
-pub(crate) fn compiler() -> Option<&'static str> {
-    embedded().compiler
-}
-
 fn from_files(entry: &str, ptx: &Path) -> Result<Image> {
     let failed = |path: &Path, e: std::io::Error| Error::Image {
         kernel: entry.to_owned(),
@@ -58,7 +53,6 @@ fn embedded() -> &'static Embedded {
 /// The packed images, by entry and architecture.
 #[derive(Default)]
 struct Embedded {
-    compiler: Option<&'static str>,
     images: HashMap<(&'static str, &'static str), Packed>,
 }
 
@@ -73,7 +67,7 @@ impl Embedded {
     fn index(bytes: &'static [u8]) -> Option<Self> {
         let end = bytes.windows(2).position(|pair| pair == b"\n\n")?;
         let mut lines = std::str::from_utf8(&bytes[..end]).ok()?.lines();
-        let compiler = lines.next()?.strip_prefix("narrowgauge-images 1 ")?;
+        lines.next()?.strip_prefix("narrowgauge-images 1 ")?;
         let mut rest = &bytes[end + 2..];
         let mut images = HashMap::new();
         for line in lines {
@@ -83,7 +77,7 @@ impl Embedded {
             let cubin = rest.split_off(..words.next()?.parse().ok()?)?;
             images.insert((entry, arch), Packed { ptx, cubin, unpacked: OnceLock::new() });
         }
-        Some(Embedded { compiler: Some(compiler), images })
+        Some(Embedded { images })
     }
 
     fn find(&self, entry: &str, arch: &str) -> Result<Image> {
@@ -135,7 +129,6 @@ mod tests {
     #[test]
     fn an_image_comes_back_as_it_was_packed() {
         let images = Embedded::index(packed()).unwrap();
-        assert_eq!(images.compiler, Some("13.0.88"));
         for _ in 0..2 {
             let image = images.find("add", "90a").unwrap();
             assert_eq!(&*image.ptx, ".version 8.0");
