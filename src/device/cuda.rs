@@ -39,7 +39,10 @@ pub(crate) struct Executor {
     late: Mutex<Vec<Late>>,
     queues: Mutex<Vec<Weak<Queue>>>,
     functions: Mutex<HashMap<String, Function>>,
-    times: Mutex<Vec<(String, TimedEvent, TimedEvent)>>,
+    /// Kernels and the events around their launches. Handles, since a `TimedEvent` would hold this executor.
+    times: Mutex<Vec<(String, Handle, Handle)>>,
+    /// Whether a queue went with work under way, which may still use the modules.
+    unfinished: AtomicBool,
 }
 
 // SAFETY: handles of contexts, streams, events, modules and functions may be used from any thread; every use sets
@@ -99,6 +102,8 @@ pub(crate) struct Memory {
 struct Uses {
     writer: Writer,
     readers: Vec<Arc<Queue>>,
+    /// Queues whose kernels may use the memory without saying so at each launch: a status word's.
+    pinned: Vec<Arc<Queue>>,
     /// Counts launches, so that a host access can tell whether any came meanwhile.
     launches: u64,
 }
@@ -196,6 +201,7 @@ impl Executor {
             queues: Mutex::default(),
             functions: Mutex::default(),
             times: Mutex::default(),
+            unfinished: AtomicBool::new(false),
         };
         executor.bind()?;
         executor.memory_line = executor.new_line()?;
@@ -476,13 +482,20 @@ impl Executor {
     }
 
     /// Times of the timed launches so far, once they are done.
-    pub(super) fn take_times(&self) -> Result<Vec<(String, Duration)>> {
+    pub(super) fn take_times(self: &Arc<Self>) -> Result<Vec<(String, Duration)>> {
+        let own = |event| TimedEvent { executor: self.clone(), event };
         let times = std::mem::take(&mut *lock(&self.times));
+        let times: Vec<_> =
+            times.into_iter().map(|(kernel, start, end)| (kernel, own(start), own(end))).collect();
         times.into_iter().map(|(kernel, start, end)| Ok((kernel, end.since(&start)?))).collect()
     }
 
-    pub(super) fn forget_times(&self) {
-        drop(std::mem::take(&mut *lock(&self.times)));
+    pub(super) fn forget_times(self: &Arc<Self>) {
+        for (_, start, end) in std::mem::take(&mut *lock(&self.times)) {
+            for event in [start, end] {
+                drop(TimedEvent { executor: self.clone(), event });
+            }
+        }
     }
 
     pub(super) fn tensor_map(&self, spec: &TensorMapSpec<'_>) -> Result<abi::NgTensorMap> {
@@ -542,9 +555,18 @@ impl Drop for Executor {
                 }
                 self.release(&late);
             }
-            for function in lock(&self.functions).values() {
-                // SAFETY: launches, queues and graphs hold the executor, so no kernel of the module is in use.
-                unsafe { (self.driver.module_unload)(function.module) };
+            // A kernel that is under way needs its module, and waiting for it here could block for ever.
+            if !self.unfinished.load(Ordering::Relaxed) {
+                for function in lock(&self.functions).values() {
+                    // SAFETY: queues and graphs hold the executor, so all are gone, and their work had ended.
+                    unsafe { (self.driver.module_unload)(function.module) };
+                }
+            }
+            for (_, start, end) in std::mem::take(&mut *lock(&self.times)) {
+                for event in [start, end] {
+                    // SAFETY: ours, and not used any more.
+                    unsafe { (self.driver.event_destroy)(event) };
+                }
             }
             self.destroy_line(&self.memory_line);
             self.destroy_line(&self.copy_line);
@@ -570,21 +592,22 @@ impl Queue {
     pub(super) fn synchronize(&self) -> Result<()> {
         let executor = &self.executor;
         executor.bind()?;
-        let _order = lock(&executor.order);
-        // SAFETY: the stream and its fence live as long as `self`.
-        unsafe {
-            if self.fence_is_kept() {
-                // Released first: this waits for the device.
-                drop(_order);
-                executor.check((executor.driver.event_synchronize)(self.line.fence), "cuEventSynchronize")?;
-                if !self.is_per_thread() {
-                    return Ok(());
-                }
-            } else {
-                drop(_order);
-            }
-            executor.check((executor.driver.stream_synchronize)(self.line.stream), "cuStreamSynchronize")
+        // Not waited for under the lock.
+        let kept = {
+            let _order = lock(&executor.order);
+            self.fence_is_kept()
+        };
+        if kept {
+            // SAFETY: the event lives as long as `self`.
+            let code = unsafe { (executor.driver.event_synchronize)(self.line.fence) };
+            executor.check(code, "cuEventSynchronize")?;
         }
+        if kept && !self.is_per_thread() {
+            return Ok(());
+        }
+        // SAFETY: the stream lives as long as `self`.
+        let code = unsafe { (executor.driver.stream_synchronize)(self.line.stream) };
+        executor.check(code, "cuStreamSynchronize")
     }
 
     /// Before work on the stream, under the order lock.
@@ -685,13 +708,13 @@ impl Queue {
         }
         self.enter()?;
         self.await_uses(&launch.uses)?;
-        let start = if executor.timing.load(Ordering::Relaxed) { Some(self.timed_event()?) } else { None };
+        let timed = executor.timing.load(Ordering::Relaxed).then(|| self.timed_event()).transpose()?;
         enqueue()?;
         self.remember_uses(&launch.uses);
         self.leave()?;
-        if let Some(start) = start {
+        if let Some(start) = timed {
             let end = self.timed_event()?;
-            lock(&executor.times).push((launch.entry.to_owned(), start, end));
+            lock(&executor.times).push((launch.entry.to_owned(), start.into_handle(), end.into_handle()));
         }
         drop(order);
         Ok(())
@@ -720,6 +743,10 @@ impl Queue {
 
     pub(super) fn begin_capture(&self) -> Result<()> {
         let executor = &self.executor;
+        if self.is_per_thread() {
+            // Launches from another thread would run instead of being captured.
+            return Err(Error::Capture("a per-thread stream cannot be captured".into()));
+        }
         executor.bind()?;
         let _order = lock(&executor.order);
         self.enter()?;
@@ -754,12 +781,14 @@ impl Queue {
         Ok(graph)
     }
 
-    pub(super) fn launch_graph(self: &Arc<Self>, graph: &Graph, uses: &[Use]) -> Result<()> {
+    /// Enqueues a graph, with the uses of its launches and its status word.
+    pub(super) fn launch_graph(self: &Arc<Self>, graph: &Graph, uses: &[Use], status: &Memory) -> Result<()> {
         let executor = &self.executor;
         executor.bind()?;
         let _order = lock(&executor.order);
         self.enter()?;
         self.await_uses(uses)?;
+        status.pin(self);
         // SAFETY: the graph is instantiated, and of this context since its device is; the `Graph` owns all memory
         // that it names, and the uses are remembered, so memory outlives the launch even if the graph is dropped.
         let code = unsafe { (executor.driver.graph_launch)(graph.executable, self.line.stream) };
@@ -774,12 +803,28 @@ impl Drop for Queue {
         if self.executor.bind().is_err() {
             return;
         }
+        if !self.is_per_thread() {
+            // SAFETY: event and stream are alive; nobody else has the queue, so the fence is free.
+            let busy = unsafe {
+                (self.executor.driver.event_record)(self.line.fence, self.line.stream) != 0
+                    || (self.executor.driver.event_query)(self.line.fence) != 0
+            };
+            self.executor.unfinished.fetch_or(busy, Ordering::Relaxed);
+        }
         let stream = if self.foreign.is_some() { std::ptr::null_mut() } else { self.line.stream };
         self.executor.destroy_line(&Line { stream, fence: self.line.fence });
     }
 }
 
 impl Memory {
+    /// Has the memory outlive everything on the queue, at any time.
+    pub(super) fn pin(&self, queue: &Arc<Queue>) {
+        let mut uses = lock(&self.uses);
+        if !uses.pinned.iter().any(|pinned| Arc::ptr_eq(pinned, queue)) {
+            uses.pinned.push(queue.clone());
+        }
+    }
+
     pub(super) fn address(&self) -> u64 {
         self.address
     }
@@ -848,7 +893,7 @@ impl Memory {
             Writer::Queue(queue) => Some(queue),
             _ => None,
         };
-        for queue in writer.into_iter().chain(&uses.readers) {
+        for queue in writer.into_iter().chain(&uses.readers).chain(&uses.pinned) {
             let event = executor.new_fence()?;
             events.push(event);
             // The memory line takes the queue's fence, which may be an older one, and hands on its own.
@@ -874,7 +919,8 @@ impl Drop for Memory {
         if owner.is_none() && executor.pools {
             let stream = executor.memory_line.stream;
             // In stream order behind every use; after a failure to order it, leaking is the safe way out.
-            if executor.order(stream, None, &uses, true).is_ok() {
+            let pinned = uses.pinned.iter().try_for_each(|queue| executor.wait_queue(stream, queue));
+            if pinned.is_ok() && executor.order(stream, None, &uses, true).is_ok() {
                 // SAFETY: the memory is ours, and no view or graph is left that could use it again.
                 unsafe { (executor.driver.free_async)(self.address, stream) };
             }
@@ -913,6 +959,13 @@ impl Drop for Graph {
 }
 
 impl TimedEvent {
+    fn into_handle(self) -> Handle {
+        let this = std::mem::ManuallyDrop::new(self);
+        // SAFETY: `this` is not dropped, so the field moves out once.
+        drop(unsafe { std::ptr::read(&this.executor) });
+        this.event
+    }
+
     pub(super) fn since(&self, earlier: &Self) -> Result<Duration> {
         let executor = &self.executor;
         let elapsed = executor.driver.elapsed()?;
@@ -957,8 +1010,8 @@ impl Drop for TimedEvent {
 fn describe(driver: &Driver, device: c_int) -> Result<(String, Card)> {
     let mut bytes = [0u8; 256];
     // SAFETY: the driver writes at most 256 bytes, with a zero at the end.
-    driver
-        .check(unsafe { (driver.device_name)(bytes.as_mut_ptr().cast(), 256, device) }, "cuDeviceGetName")?;
+    let code = unsafe { (driver.device_name)(bytes.as_mut_ptr().cast(), 256, device) };
+    driver.check(code, "cuDeviceGetName")?;
     let end = bytes.iter().position(|byte| *byte == 0).unwrap_or(bytes.len());
     let name = String::from_utf8_lossy(&bytes[..end]).into_owned();
     let mut memory = 0usize;

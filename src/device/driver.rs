@@ -172,10 +172,8 @@ impl Driver {
     pub(super) fn attribute(&self, device: c_int, attribute: c_int) -> Result<u32> {
         let mut value = 0;
         // SAFETY: `value` is a valid place for the answer.
-        self.check(
-            unsafe { (self.device_attribute)(&mut value, attribute, device) },
-            "cuDeviceGetAttribute",
-        )?;
+        let code = unsafe { (self.device_attribute)(&mut value, attribute, device) };
+        self.check(code, "cuDeviceGetAttribute")?;
         Ok(u32::try_from(value).unwrap_or(0))
     }
 }

@@ -1,5 +1,17 @@
 //! Devices, streams and launching: one face over the simulated card and the CUDA driver.
 
+#![cfg_attr(
+    not(all(feature = "cuda", feature = "sim")),
+    allow(
+        dead_code,
+        irrefutable_let_patterns,
+        unreachable_code,
+        unused_mut,
+        unused_variables,
+        reason = "the shared face has less to do with fewer executors"
+    )
+)]
+
 pub(crate) mod abi;
 #[cfg(feature = "cuda")]
 mod cuda;
@@ -28,7 +40,7 @@ pub(crate) use launch::KernelLaunch;
 pub use records::LaunchRecord;
 pub use status::Status;
 pub use stream::Stream;
-pub use tensor_map::{Swizzle, TensorMapSpec};
+pub(crate) use tensor_map::{Swizzle, TensorMapSpec};
 
 /// A card, real or simulated. Cheap to clone; clones are the same device.
 ///
@@ -160,7 +172,6 @@ impl Device {
     /// Totals per kernel since the last [`clear_records`](Self::clear_records), by name. Waits for timed launches.
     pub fn records(&self) -> Result<Vec<LaunchRecord>> {
         #[cfg(feature = "cuda")]
-        #[allow(irrefutable_let_patterns, reason = "without the feature sim")]
         if let Executor::Cuda(ref cuda) = self.inner.executor {
             for (kernel, time) in cuda.take_times()? {
                 self.inner.records.update(&kernel, |record| {
@@ -174,7 +185,6 @@ impl Device {
     /// Forgets the totals.
     pub fn clear_records(&self) {
         #[cfg(feature = "cuda")]
-        #[allow(irrefutable_let_patterns, reason = "without the feature sim")]
         if let Executor::Cuda(ref cuda) = self.inner.executor {
             cuda.forget_times();
         }
@@ -340,7 +350,6 @@ impl Allocation {
             #[cfg(feature = "cuda")]
             Executor::Cuda(ref cuda) => Memory::Cuda(cuda.foreign(address, owner)),
         };
-        #[allow(unreachable_code, reason = "without the feature cuda")]
         Ok(Self { memory, bytes, device: device.clone() })
     }
 

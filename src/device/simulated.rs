@@ -17,7 +17,12 @@ pub(crate) struct Executor {
     machine: Mutex<sim::Machine>,
     schedule: Mutex<sim::Schedule>,
     /// By entry name; the PTX tells whether an image of `NARROWGAUGE_IMAGES` has changed.
-    modules: Mutex<HashMap<String, (Arc<str>, Arc<sim::Module>)>>,
+    modules: Mutex<HashMap<String, Parsed>>,
+}
+
+struct Parsed {
+    ptx: Arc<str>,
+    module: Arc<sim::Module>,
 }
 
 /// Memory of a simulated card.
@@ -74,12 +79,13 @@ impl Executor {
         let image = images::find(launch.entry, arch)?;
         let mut modules = lock(&self.modules);
         let module = match modules.get(launch.entry) {
-            Some((ptx, module)) if *ptx == image.ptx => module.clone(),
+            Some(parsed) if parsed.ptx == image.ptx => parsed.module.clone(),
             _ => {
                 let parsed = sim::Module::parse(&image.ptx)
                     .map_err(|e| Error::Image { kernel: launch.entry.to_owned(), reason: e.to_string() })?;
                 let module = Arc::new(parsed);
-                modules.insert(launch.entry.to_owned(), (image.ptx, module.clone()));
+                let parsed = Parsed { ptx: image.ptx, module: module.clone() };
+                modules.insert(launch.entry.to_owned(), parsed);
                 module
             }
         };

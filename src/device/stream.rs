@@ -39,7 +39,12 @@ struct Capture {
 
 impl Core {
     pub(super) fn new(executor: &Executor, queue: Queue) -> Result<Self> {
-        Ok(Self { queue, status: status_word(executor)?, state: Mutex::default() })
+        let status = status_word(executor)?;
+        #[cfg(feature = "cuda")]
+        if let (Memory::Cuda(word), Queue::Cuda(queue)) = (&*status, &queue) {
+            word.pin(queue);
+        }
+        Ok(Self { queue, status, state: Mutex::default() })
     }
 }
 
@@ -125,7 +130,6 @@ impl Stream {
                 return Err(Error::Capture("the stream is being captured already".into()));
             }
             #[cfg(feature = "cuda")]
-            #[allow(irrefutable_let_patterns, reason = "without the feature sim")]
             if let Queue::Cuda(ref queue) = self.core.queue {
                 queue.begin_capture()?;
             }
@@ -213,12 +217,15 @@ impl Stream {
             }
             #[cfg(feature = "cuda")]
             (Queue::Cuda(queue), super::graph::Body::Cuda(body)) => {
-                queue.launch_graph(body, &graph.uses)?;
+                let Memory::Cuda(status) = &*graph.status else {
+                    return Err(self.device.unsupported("a graph of another kind of device"));
+                };
+                queue.launch_graph(body, &graph.uses, status)?;
                 for kernel in &graph.kernels {
                     records.update(kernel, |record| record.launches += 1);
                 }
             }
-            #[cfg(all(feature = "sim", feature = "cuda"))]
+            #[cfg(any(all(feature = "sim", feature = "cuda"), not(any(feature = "sim", feature = "cuda"))))]
             _ => return Err(self.device.unsupported("a graph of another kind of device")),
         }
         if !state.graphs.iter().any(|word| Arc::ptr_eq(word, &graph.status)) {

@@ -6,8 +6,8 @@ use crate::error::{Error, Result};
 
 /// How a tile's 16-byte pieces are permuted in shared memory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-#[allow(clippy::exhaustive_enums, reason = "the hardware has no others on sm_90")]
-pub enum Swizzle {
+#[allow(dead_code, reason = "all that the hardware has")]
+pub(crate) enum Swizzle {
     /// Not at all.
     None,
     /// Within 32 bytes.
@@ -21,19 +21,19 @@ pub enum Swizzle {
 /// What a tensor map describes: a tensor in global memory and the tile that one copy moves. Dimensions count from
 /// the innermost, as in the hardware.
 #[derive(Debug, Clone, Copy)]
-pub struct TensorMapSpec<'a> {
+pub(crate) struct TensorMapSpec<'a> {
     /// Address of the first element; 16-byte aligned.
-    pub address: u64,
+    pub(crate) address: u64,
     /// Element type.
-    pub dtype: DType,
+    pub(crate) dtype: DType,
     /// Extents in elements, innermost first; rank 1 to 5.
-    pub extents: &'a [u64],
+    pub(crate) extents: &'a [u64],
     /// Strides in bytes of dimensions 1 and up (the innermost is dense): multiples of 16.
-    pub strides: &'a [u64],
+    pub(crate) strides: &'a [u64],
     /// The tile's extents in elements, innermost first; 1 to 256 each.
-    pub tile: &'a [u32],
+    pub(crate) tile: &'a [u32],
     /// Layout of the tile in shared memory.
-    pub swizzle: Swizzle,
+    pub(crate) swizzle: Swizzle,
 }
 
 impl TensorMapSpec<'_> {
