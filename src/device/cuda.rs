@@ -368,17 +368,32 @@ impl Executor {
         self.wait(stream, &queue.line, queue.fence_is_kept())
     }
 
-    /// Makes `stream`, of `queue` if it is one of kernels, wait for the uses that conflict. Under the order lock.
-    fn order(&self, stream: Handle, queue: Option<&Arc<Queue>>, uses: &Uses, write: bool) -> Result<()> {
+    /// Makes `stream`, of `queue` if it is one of kernels, wait for the uses that conflict, unless `waited` has
+    /// their fences already. Under the order lock.
+    fn order(
+        &self,
+        stream: Handle,
+        queue: Option<&Arc<Queue>>,
+        uses: &Uses,
+        write: bool,
+        waited: &mut Vec<Handle>,
+    ) -> Result<()> {
+        let mut wait = |line: &Line, stale| {
+            if !waited.contains(&line.fence) {
+                self.wait(stream, line, stale)?;
+                waited.push(line.fence);
+            }
+            Ok(())
+        };
         let other = |used: &Arc<Queue>| queue.is_none_or(|queue| !Arc::ptr_eq(queue, used));
         match &uses.writer {
-            Writer::Queue(writer) if other(writer) => self.wait_queue(stream, writer)?,
-            Writer::Allocator => self.wait(stream, &self.memory_line, false)?,
+            Writer::Queue(writer) if other(writer) => wait(&writer.line, writer.fence_is_kept())?,
+            Writer::Allocator => wait(&self.memory_line, false)?,
             _ => {}
         }
         if write {
             for reader in uses.readers.iter().filter(|reader| other(reader)) {
-                self.wait_queue(stream, reader)?;
+                wait(&reader.line, reader.fence_is_kept())?;
             }
         }
         Ok(())
@@ -642,9 +657,11 @@ impl Queue {
 
     /// Waits for the other streams' conflicting uses. Under the order lock.
     fn await_uses(self: &Arc<Self>, uses: &[Use]) -> Result<()> {
+        let mut waited = Vec::new();
         for used in uses {
             if let super::Memory::Cuda(memory) = used.allocation.memory() {
-                self.executor.order(self.line.stream, Some(self), &lock(&memory.uses), used.write)?;
+                let seen = lock(&memory.uses);
+                self.executor.order(self.line.stream, Some(self), &seen, used.write, &mut waited)?;
             }
         }
         Ok(())
@@ -864,7 +881,7 @@ impl Memory {
         let launches = {
             let _order = lock(&executor.order);
             let uses = lock(&self.uses);
-            executor.order(stream, None, &uses, write)?;
+            executor.order(stream, None, &uses, write, &mut Vec::new())?;
             uses.launches
         };
         let (code, what) = copy(executor.driver, stream);
@@ -920,7 +937,7 @@ impl Drop for Memory {
             let stream = executor.memory_line.stream;
             // In stream order behind every use; after a failure to order it, leaking is the safe way out.
             let pinned = uses.pinned.iter().try_for_each(|queue| executor.wait_queue(stream, queue));
-            if pinned.is_ok() && executor.order(stream, None, &uses, true).is_ok() {
+            if pinned.is_ok() && executor.order(stream, None, &uses, true, &mut Vec::new()).is_ok() {
                 // SAFETY: the memory is ours, and no view or graph is left that could use it again.
                 unsafe { (executor.driver.free_async)(self.address, stream) };
             }

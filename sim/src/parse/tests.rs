@@ -42,7 +42,10 @@ fn scopes_have_their_own_registers_and_labels() {
 fn declarations_keep_sizes_and_alignments() {
     let ast = body(TEXT);
     assert_eq!(ast.variables[0].init, [1, 0, 0, 0, 16, 0, 0, 0]);
-    assert_eq!((ast.variables[1].space, ast.variables[1].size, ast.variables[1].align), (Space::Shared, 0, 1024));
+    assert_eq!(
+        (ast.variables[1].space, ast.variables[1].size, ast.variables[1].align),
+        (Space::Shared, 0, 1024)
+    );
     let params = &ast.functions[0].params;
     assert_eq!((params[1].size, params[1].align), (128, 64));
     assert_eq!(ast.functions[0].directives, [("maxntid".to_owned(), vec![384, 1, 1])]);

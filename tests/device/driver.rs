@@ -1,0 +1,354 @@
+//! The CUDA executor over a stand-in for the driver: what is missing is a clear error, and work is ordered as it must be.
+//!
+//! Each test compiles the stand-in and runs one `#[ignore]`d scenario of this file in a child process that loads it.
+
+use narrowgauge::norm::Add;
+use narrowgauge::{Device, Error, Tensor, bf16};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+/// A folder of its own that goes away.
+struct Folder(PathBuf);
+
+impl Folder {
+    fn new(name: &str) -> Self {
+        let path = std::env::temp_dir().join(format!("narrowgauge-{name}-{}", std::process::id()));
+        std::fs::create_dir_all(&path).unwrap();
+        Self(path)
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+/// Runs a scenario over the stand-in, compiled with `flags`; its output, without the frame of the test runner.
+fn run(scenario: &str, flags: &[&str], environment: &[(&str, &str)]) -> String {
+    let folder = Folder::new(scenario);
+    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/device/fake_driver.c");
+    let library = folder.0.join("libcuda.so.1");
+    let compiled = Command::new("cc")
+        .args(["-shared", "-fPIC", "-O1", "-Wall", "-Werror", "-Wno-format-zero-length", "-o"])
+        .arg(&library)
+        .args(flags)
+        .arg(source)
+        .status()
+        .expect("a C compiler, as the linker of Rust is one");
+    assert!(compiled.success());
+    for entry in ["add_bf16"] {
+        std::fs::write(folder.0.join(format!("{entry}.90a.ptx")), ".version 8.0").unwrap();
+        std::fs::write(folder.0.join(format!("{entry}.90a.cubin")), "\x7fELF").unwrap();
+    }
+    child(scenario, &folder.0, environment)
+}
+
+fn child(scenario: &str, libraries: &Path, environment: &[(&str, &str)]) -> String {
+    let output = Command::new(std::env::current_exe().unwrap())
+        .args(["--ignored", "--exact", "--nocapture", "--test-threads=1"])
+        .arg(format!("driver::scenario_{scenario}"))
+        .env("LD_LIBRARY_PATH", libraries)
+        .env("NARROWGAUGE_IMAGES", libraries)
+        .env("NARROWGAUGE_SCENARIO", "1")
+        .envs(environment.iter().copied())
+        .output()
+        .unwrap();
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{scenario} ended with {}\n{text}\n{errors}", output.status);
+    assert!(text.contains("1 passed"), "{scenario} did not run\n{text}");
+    assert!(!errors.contains("panicked"), "{errors}");
+    text
+}
+
+/// Whether this process is the child: `--ignored` of a curious reader must not touch a real driver.
+fn is_child() -> bool {
+    std::env::var_os("NARROWGAUGE_SCENARIO").is_some()
+}
+
+fn rows(device: &Device) -> Tensor<bf16> {
+    device.full(&[2, 8], bf16::ONE).unwrap()
+}
+
+/// The part of the output between two marks.
+fn between<'a>(text: &'a str, from: &str, to: &str) -> Vec<&'a str> {
+    let start = text.find(from).unwrap_or_else(|| panic!("no {from:?} in\n{text}")) + from.len();
+    let end = text[start..].find(to).unwrap_or_else(|| panic!("no {to:?} in\n{text}")) + start;
+    text[start..end].lines().filter(|line| !line.is_empty()).collect()
+}
+
+#[test]
+fn without_a_driver_there_is_one_clear_error() {
+    if ["/usr/lib/x86_64-linux-gnu", "/usr/lib64", "/lib/x86_64-linux-gnu", "/usr/local/nvidia/lib64"]
+        .iter()
+        .any(|folder| Path::new(folder).join("libcuda.so.1").exists())
+    {
+        eprintln!("skipped: this machine has a driver");
+        return;
+    }
+    let text = child("open", Path::new("/nonexistent"), &[]);
+    assert!(text.contains("error: no CUDA driver"), "{text}");
+}
+
+#[test]
+fn missing_functions_and_devices_are_clear_errors() {
+    let text = run("open", &["-DWITHOUT_POOLS"], &[]);
+    assert!(text.contains("error: the CUDA driver is too old: it has no cuMemAllocAsync"), "{text}");
+    let text = run("open", &["-DWITHOUT_TENSOR_MAPS"], &[]);
+    assert!(text.contains("error: the CUDA driver is too old: it has no cuTensorMapEncodeTiled"), "{text}");
+    let text = run("open", &[], &[("FAKE_CUDA_FAIL", "cuInit!:100")]);
+    assert!(text.contains("error: no CUDA device 0: the driver reports 0"), "{text}");
+    let text = run("open", &[], &[("FAKE_CUDA_DEVICES", "0")]);
+    assert!(text.contains("error: no CUDA device 0: the driver reports 0"), "{text}");
+    let text = run("open", &[], &[("FAKE_CUDA_FAIL", "cuInit!:999")]);
+    assert!(text.contains("error: CUDA error 999 in cuInit (unknown to this driver)"), "{text}");
+    let text = run("open", &[], &[("FAKE_CUDA_FAIL", "cuStreamCreate:2")]);
+    assert!(text.contains("error: CUDA error 2 in cuStreamCreate"), "{text}");
+    assert!(text.contains("cuDevicePrimaryCtxRelease_v2"), "what was retained is released: {text}");
+    let text = run("open", &[], &[]);
+    assert!(text.contains("opened: NVIDIA H20 as H20 with 78"), "{text}");
+    assert!(text.contains("cuDevicePrimaryCtxRelease_v2"), "{text}");
+}
+
+#[test]
+#[ignore = "a scenario of the tests above"]
+fn scenario_open() {
+    if !is_child() {
+        return;
+    }
+    match Device::cuda(0) {
+        Ok(device) => {
+            println!("opened: {} as {} with {}", device.name(), device.card(), device.card().sms);
+            assert!(!device.is_simulated());
+            assert!(matches!(Device::cuda(1), Err(Error::NoDevice { ordinal: 1, found: 1 })));
+        }
+        Err(error) => println!("error: {error}"),
+    }
+}
+
+#[test]
+fn one_stream_needs_no_events_and_two_wait_for_each_other() {
+    let text = run("order", &[], &[]);
+    let alone = between(&text, "[one stream]", "[end]");
+    assert_eq!(alone.len(), 5, "load, look up, three launches and nothing else: {alone:?}");
+    assert_eq!(alone.iter().filter(|line| line.starts_with("cuLaunchKernelEx")).count(), 3);
+
+    let crossed = between(&text, "[reads another's result]", "[end]");
+    let names: Vec<_> = crossed.iter().map(|line| line.split(' ').next().unwrap()).collect();
+    assert_eq!(names, ["cuEventRecord", "cuStreamWaitEvent", "cuLaunchKernelEx"], "{crossed:?}");
+
+    let overwritten = between(&text, "[overwrites what another reads]", "[end]");
+    let names: Vec<_> = overwritten.iter().map(|line| line.split(' ').next().unwrap()).collect();
+    assert_eq!(names, ["cuEventRecord", "cuStreamWaitEvent", "cuLaunchKernelEx"], "{overwritten:?}");
+
+    let read = between(&text, "[host read]", "[end]");
+    assert!(read[0].starts_with("cuEventRecord") && read[1].starts_with("cuStreamWaitEvent"), "{read:?}");
+    assert!(
+        read[2].starts_with("cuMemcpyDtoHAsync") && read[3].starts_with("cuStreamSynchronize"),
+        "{read:?}"
+    );
+
+    let freed = between(&text, "[drop]", "[end]");
+    let free = freed.iter().position(|line| line.starts_with("cuMemFreeAsync")).unwrap();
+    assert!(freed[..free].iter().any(|line| line.starts_with("cuStreamWaitEvent")), "{freed:?}");
+    assert!(!freed.iter().any(|line| line.contains("Synchronize")), "dropping blocks: {freed:?}");
+
+    let closed = between(&text, "[close]", "[closed]");
+    for what in ["cuModuleUnload", "cuStreamDestroy", "cuDevicePrimaryCtxRelease"] {
+        assert!(closed.iter().any(|line| line.starts_with(what)), "{what}: {closed:?}");
+    }
+    assert!(!closed.iter().any(|line| line.contains("Synchronize")), "dropping blocks: {closed:?}");
+    let count = |what: &str| text.lines().filter(|line| line.starts_with(what)).count();
+    assert_eq!(count("cuMemAllocAsync"), count("cuMemFreeAsync"));
+    assert_eq!(count("cuStreamCreate"), count("cuStreamDestroy"));
+}
+
+#[test]
+#[ignore = "a scenario of the tests above"]
+fn scenario_order() {
+    if !is_child() {
+        return;
+    }
+    let device = Device::cuda(0).unwrap();
+    let (first, second) = (device.stream(), device.new_stream().unwrap());
+    let (a, b, c, d) = (rows(&device), rows(&device), rows(&device), rows(&device));
+    println!("[one stream]");
+    for _ in 0..3 {
+        Add::new(&a, &b, &c).launch(&first).unwrap();
+    }
+    println!("[end]\n[reads another's result]");
+    Add::new(&c, &c, &d).launch(&second).unwrap();
+    println!("[end]\n[overwrites what another reads]");
+    Add::new(&a, &b, &c).launch(&first).unwrap();
+    println!("[end]\n[host read]");
+    d.to_vec().unwrap();
+    println!("[end]\n[drop]");
+    drop((c, d));
+    println!("[end]");
+    assert_eq!(device.records().unwrap()[0].launches, 5);
+    println!("[close]");
+    drop((a, b, first, second, device));
+    println!("[closed]");
+}
+
+#[test]
+fn a_capture_meets_no_other_work() {
+    let text = run("capture", &[], &[]);
+    let captured: Vec<_> = between(&text, "[capture]", "[end]");
+    let begin = captured.iter().position(|line| line.starts_with("cuStreamBeginCapture")).unwrap();
+    let end = captured.iter().position(|line| line.starts_with("cuStreamEndCapture")).unwrap();
+    let stream = captured[begin].rsplit(' ').next().unwrap();
+    for line in &captured[begin + 1..end] {
+        let launch = line.starts_with("cuLaunchKernelEx");
+        let touches = line.contains(&format!("on {stream}")) || line.contains(&format!(" {stream} "));
+        assert!(launch || !touches, "{line:?} in the capture of {stream}: {captured:?}");
+    }
+    let replay = between(&text, "[replay elsewhere]", "[end]");
+    assert!(replay.iter().any(|line| line.starts_with("cuStreamWaitEvent")), "{replay:?}");
+    assert!(replay.last().unwrap().starts_with("cuGraphLaunch"), "{replay:?}");
+    let gone = between(&text, "[drop graph]", "[end]");
+    let at = |what: &str| gone.iter().position(|line| line.starts_with(what)).unwrap();
+    assert!(at("cuGraphExecDestroy") < at("cuMemFreeAsync"), "{gone:?}");
+    assert!(!gone.iter().any(|line| line.contains("Synchronize")), "dropping blocks: {gone:?}");
+}
+
+#[test]
+#[ignore = "a scenario of the tests above"]
+fn scenario_capture() {
+    if !is_child() {
+        return;
+    }
+    let device = Device::cuda(0).unwrap();
+    let (first, second) = (device.stream(), device.new_stream().unwrap());
+    let (a, b, c) = (rows(&device), rows(&device), rows(&device));
+    Add::new(&a, &b, &c).launch(&first).unwrap();
+    println!("[capture]");
+    let graph = first
+        .capture(|stream| {
+            let inner = rows(&device);
+            Add::new(&a, &b, &inner).launch(stream)?;
+            // All of this is about work from before the capture.
+            c.to_vec()?;
+            Add::new(&c, &c, &b).launch(&second)?;
+            stream.synchronize()?;
+            device.synchronize()?;
+            Add::new(&inner, &b, &c).launch(stream)
+        })
+        .unwrap();
+    println!("[end]\n[replay elsewhere]");
+    graph.launch(&second).unwrap();
+    Add::new(&a, &b, &c).launch(&first).unwrap();
+    graph.launch(&second).unwrap();
+    println!("[end]");
+    assert!(second.status().unwrap().is_clear());
+    println!("[drop graph]");
+    drop(graph);
+    drop(second);
+    println!("[end]");
+}
+
+#[test]
+fn a_dead_context_is_named_and_left_alone() {
+    let text = run("lost", &[], &[("FAKE_CUDA_FAIL", "cuLaunchKernelEx:700")]);
+    assert!(
+        text.contains("launch: the CUDA context is lost: an earlier call failed with error 700"),
+        "{text}"
+    );
+    let after = between(&text, "[lost]", "[end]");
+    assert!(
+        after.iter().all(|line| !line.starts_with("cu") || line.starts_with("cuDevicePrimaryCtxRelease"))
+    );
+    // A failure that leaves the context alive does not.
+    let text = run("lost", &[], &[("FAKE_CUDA_FAIL", "cuLaunchKernelEx:1")]);
+    assert!(text.contains("launch: CUDA error 1 in add_bf16"), "{text}");
+}
+
+#[test]
+#[ignore = "a scenario of the tests above"]
+fn scenario_lost() {
+    if !is_child() {
+        return;
+    }
+    let device = Device::cuda(0).unwrap();
+    let stream = device.stream();
+    let (a, b, c) = (rows(&device), rows(&device), rows(&device));
+    Add::new(&a, &b, &c).launch(&stream).unwrap();
+    let error = Add::new(&a, &b, &c).launch(&stream).unwrap_err();
+    println!("launch: {error}");
+    println!("[lost]");
+    if matches!(error, Error::ContextLost { .. }) {
+        assert!(device.is_lost());
+        assert_eq!(c.to_vec().unwrap_err(), error);
+        assert_eq!(stream.synchronize().unwrap_err(), error);
+        assert_eq!(device.zeros::<u8>(&[1]).unwrap_err(), error);
+        assert_eq!(device.new_stream().unwrap_err(), error);
+        assert_eq!(stream.capture(|_| Ok(())).unwrap_err(), error);
+        drop((a, b, c, stream, device));
+    } else {
+        assert!(!device.is_lost());
+        c.to_vec().unwrap();
+    }
+    println!("[end]");
+}
+
+#[test]
+fn without_pools_memory_is_freed_late_and_only_once() {
+    let text = run("pools", &[], &[("FAKE_CUDA_NO_POOLS", "1")]);
+    let dropped = between(&text, "[drop]", "[end]");
+    assert!(!dropped.iter().any(|line| line.contains("Free") || line.contains("Synchronize")), "{dropped:?}");
+    let count = |what: &str| text.lines().filter(|line| line.starts_with(what)).count();
+    assert_eq!(count("cuMemAlloc_v2"), count("cuMemFree_v2"), "{text}");
+    assert_eq!(count("cuMemAllocAsync"), 0);
+}
+
+#[test]
+#[ignore = "a scenario of the tests above"]
+fn scenario_pools() {
+    if !is_child() {
+        return;
+    }
+    let device = Device::cuda(0).unwrap();
+    let (a, b) = (rows(&device), rows(&device));
+    Add::new(&a, &a, &b).launch(&device.stream()).unwrap();
+    println!("[drop]");
+    drop((a, b));
+    println!("[end]");
+    drop(rows(&device));
+}
+
+#[test]
+fn images_and_times_fail_with_their_reasons() {
+    let text = run("image", &[], &[("FAKE_CUDA_FAIL", "cuModuleLoadData!:209")]);
+    assert!(text.contains("launch: kernel add_bf16: cannot load its image: CUDA error 209"), "{text}");
+    assert!(text.contains("the driver is for CUDA 12.2"), "{text}");
+    assert!(text.contains("times: Ok"), "{text}");
+    let text = run("image", &["-DWITHOUT_ELAPSED"], &[]);
+    assert!(text.contains("launch: Ok"), "{text}");
+    assert!(text.contains("times: the CUDA driver is too old: it has no cuEventElapsedTime"), "{text}");
+}
+
+#[test]
+#[ignore = "a scenario of the tests above"]
+fn scenario_image() {
+    if !is_child() {
+        return;
+    }
+    let show = |what: &str, result: narrowgauge::Result<()>| match result {
+        Ok(()) => println!("{what}: Ok"),
+        Err(error) => println!("{what}: {error}"),
+    };
+    let device = Device::cuda(0).unwrap();
+    let (a, b) = (rows(&device), rows(&device));
+    show("launch", Add::new(&a, &a, &b).launch(&device.stream()));
+    show("times", device.set_timing(true));
+    if Add::new(&a, &a, &b).launch(&device.stream()).is_ok() {
+        let records = device.records().unwrap();
+        assert_eq!(records[0].time.is_some(), device.set_timing(true).is_ok());
+    }
+    let stream = device.stream();
+    if let (Ok(start), Ok(end)) = (stream.record_event(), stream.record_event()) {
+        assert!(end.since(&start).unwrap().as_nanos() > 0);
+        assert_eq!(start.since(&end).unwrap().as_nanos(), 0);
+    }
+}

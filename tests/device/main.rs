@@ -1,0 +1,7 @@
+//! Devices, tensors, streams and graphs, on the device that `NARROWGAUGE_DEVICE` names; and the CUDA executor over a
+//! stand-in for the driver.
+
+#[cfg(all(feature = "cuda", target_os = "linux"))]
+mod driver;
+mod streams;
+mod tensors;
