@@ -6,6 +6,8 @@ use narrowgauge::norm::Add;
 use narrowgauge::{Device, Error, Tensor, bf16};
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 /// A folder of its own that goes away.
 struct Folder(PathBuf);
@@ -351,4 +353,78 @@ fn scenario_image() {
         assert!(end.since(&start).unwrap().as_nanos() > 0);
         assert_eq!(start.since(&end).unwrap().as_nanos(), 0);
     }
+}
+
+#[test]
+fn an_engine_on_cudarc_shares_its_stream_and_memory() {
+    let text = run("adopt", &[], &[]);
+    let launched = between(&text, "[its stream]", "[end]");
+    assert!(
+        launched.last().unwrap().ends_with("1 attributes")
+            && !launched.iter().any(|line| line.contains("Wait"))
+    );
+    let chained = between(&text, "[per thread]", "[end]");
+    let names: Vec<_> = chained.iter().map(|line| line.split(' ').next().unwrap()).collect();
+    let last = names.len() - 3;
+    assert_eq!(names[last..], ["cuStreamWaitEvent", "cuLaunchKernelEx", "cuEventRecord"], "{chained:?}");
+    let text = run("capturing", &[], &[("FAKE_CUDA_CAPTURING", "1")]);
+    assert!(text.contains("launch: stream capture: somebody else is capturing the stream"), "{text}");
+}
+
+#[test]
+#[ignore = "a scenario of the test above"]
+fn scenario_adopt() {
+    if !is_child() {
+        return;
+    }
+    let context = narrowgauge::cudarc::driver::CudaContext::new(0).unwrap();
+    let device = Device::from_cudarc(context.clone(), context.new_stream().unwrap()).unwrap();
+    let (a, b) = (rows(&device), rows(&device));
+    println!("[its stream]");
+    Add::new(&a, &a, &b).launch(&device.stream()).unwrap();
+    println!("[end]");
+
+    // Somebody else's memory stays as long as a launch may use it.
+    struct Owner(Arc<AtomicBool>);
+    impl Drop for Owner {
+        fn drop(&mut self) {
+            self.0.store(true, Ordering::Relaxed);
+        }
+    }
+    let gone = Arc::new(AtomicBool::new(false));
+    let owner = Some(Arc::new(Owner(gone.clone())) as Arc<dyn std::any::Any + Send + Sync>);
+    // SAFETY: the memory of `a` outlives the view, on the same device.
+    let view = unsafe { Tensor::<bf16>::from_raw(&device, a.address(), &[2, 8], &[8, 1], owner) }.unwrap();
+    assert_eq!(view.to_vec().unwrap(), a.to_vec().unwrap());
+    Add::new(&view, &view, &b).launch(&device.stream()).unwrap();
+    drop(view);
+    assert!(!gone.load(Ordering::Relaxed), "a launch is under way");
+    device.synchronize().unwrap();
+    assert!(gone.load(Ordering::Relaxed));
+    for (address, shape, strides) in [(0, [2, 8], [8, 1]), (3, [2, 8], [8, 1]), (64, [2, 8], [usize::MAX, 1])]
+    {
+        // SAFETY: refused before anything is made of it.
+        let refused = unsafe { Tensor::<bf16>::from_raw(&device, address, &shape, &strides, None) };
+        assert!(matches!(refused, Err(Error::Argument { .. })));
+    }
+
+    let threaded = Device::from_cudarc(context.clone(), context.per_thread_stream()).unwrap();
+    let (a, b) = (rows(&threaded), rows(&threaded));
+    println!("[per thread]");
+    Add::new(&a, &a, &b).launch(&threaded.stream()).unwrap();
+    println!("[end]");
+    assert!(matches!(threaded.stream().capture(|_| Ok(())), Err(Error::Capture(_))));
+    assert_eq!(b.to_vec().unwrap().len(), 16);
+}
+
+#[test]
+#[ignore = "a scenario of the test above"]
+fn scenario_capturing() {
+    if !is_child() {
+        return;
+    }
+    let context = narrowgauge::cudarc::driver::CudaContext::new(0).unwrap();
+    let device = Device::from_cudarc(context.clone(), context.new_stream().unwrap()).unwrap();
+    let (a, b) = (rows(&device), rows(&device));
+    println!("launch: {}", Add::new(&a, &a, &b).launch(&device.stream()).unwrap_err());
 }

@@ -10,6 +10,8 @@
 typedef unsigned int R;
 typedef void* H;
 
+// Whether a launch has not been waited for.
+static int busy;
 static long next_handle = 100;
 static H handle(void) { return (H)(next_handle += 1); }
 
@@ -69,6 +71,8 @@ R cuDeviceGetAttribute(int* value, int attribute, int device) {
 R cuDevicePrimaryCtxRetain(H* context, int device) { ENTER(""); *context = (H)7; return device; }
 R cuDevicePrimaryCtxRelease_v2(int device) { ENTER(""); return device; }
 R cuCtxSetCurrent(H context) { return context != (H)7; }
+R cuCtxGetCurrent(H* context) { *context = (H)7; return 0; }
+R cuCtxSynchronize(void) { return busy = 0; }
 
 static R allocate(uint64_t* address, size_t bytes) {
     void* memory = NULL;
@@ -101,16 +105,16 @@ R cuMemsetD8Async(uint64_t to, uint8_t value, size_t bytes, H stream) {
 }
 R cuStreamCreate(H* stream, unsigned flags) { *stream = handle(); ENTER(" %ld", N(*stream)); return flags != 1; }
 R cuStreamDestroy_v2(H stream) { ENTER(" %ld", N(stream)); return 0; }
-R cuStreamSynchronize(H stream) { ENTER(" %ld", N(stream)); return 0; }
+R cuStreamSynchronize(H stream) { ENTER(" %ld", N(stream)); return busy = 0; }
 R cuStreamWaitEvent(H stream, H event, unsigned flags) { ENTER(" %ld for %ld", N(stream), N(event)); return flags; }
-R cuStreamIsCapturing(H stream, int* status) { *status = 0; return stream == NULL; }
+R cuStreamIsCapturing(H stream, int* status) { *status = getenv("FAKE_CUDA_CAPTURING") != NULL; return stream == NULL; }
 R cuStreamBeginCapture_v2(H stream, int mode) { ENTER(" %ld", N(stream)); return mode != 2; }
 R cuStreamEndCapture(H stream, H* graph) { ENTER(" %ld", N(stream)); *graph = handle(); return 0; }
 R cuEventCreate(H* event, unsigned flags) { *event = handle(); (void)flags; return 0; }
 R cuEventDestroy_v2(H event) { ENTER(" %ld", N(event)); return 0; }
 R cuEventRecord(H event, H stream) { ENTER(" %ld on %ld", N(event), N(stream)); return 0; }
-R cuEventQuery(H event) { return event == NULL; }
-R cuEventSynchronize(H event) { ENTER(" %ld", N(event)); return 0; }
+R cuEventQuery(H event) { return event == NULL ? 1 : busy ? 600 : 0; }
+R cuEventSynchronize(H event) { ENTER(" %ld", N(event)); return busy = 0; }
 #ifndef WITHOUT_ELAPSED
 R cuEventElapsedTime(float* milliseconds, H start, H end) { *milliseconds = (float)(N(end) - N(start)); return 0; }
 #endif
@@ -126,6 +130,7 @@ R cuLaunchKernelEx(const unsigned* config, H function, void** parameters, void**
     uint64_t first;
     memcpy(&first, parameters[0], sizeof first);
     ENTER(" grid %u block %u on %ld, %u attributes", config[0], config[3], N(stream), attributes);
+    busy = 1;
     return function == NULL || extra != NULL || first == 0;
 }
 R cuGraphInstantiateWithFlags(H* executable, H graph, uint64_t flags) { *executable = handle(); return graph == NULL || flags; }
