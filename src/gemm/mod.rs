@@ -95,7 +95,7 @@ impl<'a, T: GemmOutput> Fp8Gemm<'a, T> {
 /// - `out`: `[R, N]`.
 ///
 /// Offsets that decrease or leave `0..=R` are pulled into that range, in order, and reported by
-/// [`Status::offsets`](crate::Status::offsets).
+/// [`Status::bad_offsets`](crate::Status::offsets).
 #[derive(Debug)]
 #[must_use = "a product runs when it is launched"]
 #[non_exhaustive]

@@ -2,6 +2,7 @@
 //! and the cases that `narrowgauge check` runs.
 
 mod compare;
+pub mod gemm;
 pub mod mla;
 mod source;
 
@@ -78,6 +79,6 @@ pub struct Case {
 
 /// The quick cases of every family.
 pub fn cases() -> Vec<Case> {
-    let families: &[fn() -> Vec<Case>] = &[mla::cases];
+    let families: &[fn() -> Vec<Case>] = &[gemm::cases, mla::cases];
     families.iter().flat_map(|cases| cases()).collect()
 }

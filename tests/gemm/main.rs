@@ -1,0 +1,348 @@
+//! Matrix products against their oracles, on whatever device there is.
+
+use narrowgauge::gemm::{BatchedBf16Gemm, Bf16Gemm, Fp8Gemm, GroupedFp8Gemm, Tile};
+use narrowgauge::verify::gemm::{Bf16Check, Fp8Check, Rows, Values, offsets};
+use narrowgauge::{Device, E4m3, Error, Fp8Blocks, Fp8Rows, ScaleLayout, bf16, verify};
+use proptest::prelude::*;
+
+fn device() -> Device {
+    verify::device().unwrap()
+}
+
+const LAYOUTS: [ScaleLayout; 2] = [ScaleLayout::RowMajor, ScaleLayout::MnMajor];
+
+/// The device under each completion policy (once on a real card), for one check.
+fn under_every_schedule(mut check: impl FnMut(&Device) -> Result<(), String>) {
+    let device = device();
+    for (name, schedule) in verify::schedules() {
+        if device.is_simulated() {
+            device.set_schedule(schedule).unwrap();
+        }
+        check(&device).unwrap_or_else(|error| panic!("{error}\nunder the {name} schedule"));
+    }
+}
+
+fn fp8(rows: Rows<'_>, n: usize, k: usize) -> Fp8Check<'_> {
+    Fp8Check { rows, n, k, layout: ScaleLayout::RowMajor, tile: None, values: Values::Integers, seed: 7 }
+}
+
+fn half(m: usize, n: usize, k: usize) -> Bf16Check {
+    Bf16Check { batch: None, m, n, k, interleaved: false, tile: None, values: Values::Integers, seed: 7 }
+}
+
+#[test]
+#[cfg_attr(not(ng_kernels), ignore = "needs compiled kernels: run cargo xtask setup")]
+fn every_quick_case_passes() {
+    let device = device();
+    let cases = verify::gemm::cases();
+    assert!(!cases.is_empty());
+    for case in cases {
+        (case.run)(&device).unwrap_or_else(|error| panic!("{}: {error}", case.name));
+    }
+}
+
+#[test]
+#[cfg_attr(not(ng_kernels), ignore = "needs compiled kernels: run cargo xtask setup")]
+fn every_tile_is_exact_under_every_schedule() {
+    under_every_schedule(|device| {
+        for tile in Tile::ALL {
+            let tile = Some(*tile);
+            // Ragged in every direction, more K blocks than stages, more than one tile per block's walk.
+            Fp8Check { tile, ..fp8(Rows::Dense(130), 136, 1040) }.check::<bf16>(device)?;
+            Fp8Check { tile, ..fp8(Rows::Groups(&[1, 0, 66, 5]), 72, 272) }.check::<f32>(device)?;
+            Bf16Check { tile, ..half(130, 136, 520) }.check::<f32>(device)?;
+            Bf16Check { tile, batch: Some(3), interleaved: true, ..half(5, 72, 72) }.check::<bf16>(device)?;
+        }
+        Ok(())
+    });
+}
+
+#[test]
+#[cfg_attr(not(ng_kernels), ignore = "needs compiled kernels: run cargo xtask setup")]
+fn more_tiles_than_blocks_are_walked() {
+    let device = device();
+    // 2 × 100 tiles of 64×64 on 156 resident blocks of an H20; the ring of stages goes on across tiles.
+    let tile = Tile::ALL.iter().copied().min_by_key(|tile| tile.rows() * tile.columns());
+    Fp8Check { tile, ..fp8(Rows::Dense(65), 6400, 16) }.check::<bf16>(&device).unwrap();
+    Bf16Check { tile, ..half(65, 6400, 8) }.check::<bf16>(&device).unwrap();
+}
+
+#[test]
+#[cfg_attr(not(ng_kernels), ignore = "needs compiled kernels: run cargo xtask setup")]
+fn bits_are_those_of_the_tensor_core_model() {
+    let device = device();
+    for (m, n, k, seed) in [(66, 130, 640, 1), (3, 24, 1040, 2), (1, 1, 32, 3)] {
+        let check = Fp8Check { values: Values::Normal, seed, ..fp8(Rows::Dense(m), n, k) };
+        check.check_bits(&device).unwrap();
+    }
+}
+
+fn layouts() -> impl Strategy<Value = ScaleLayout> {
+    prop::sample::select(&LAYOUTS[..])
+}
+
+fn tiles() -> impl Strategy<Value = Option<Tile>> {
+    prop::option::of(prop::sample::select(Tile::ALL))
+}
+
+fn values() -> impl Strategy<Value = Values> {
+    prop::sample::select(&[Values::Integers, Values::Normal][..])
+}
+
+fn extent() -> impl Strategy<Value = usize> {
+    prop_oneof![1..40usize, prop::sample::select(&[63, 64, 65, 127, 128, 129, 136][..])]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 16, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    #[cfg_attr(not(ng_kernels), ignore = "needs compiled kernels: run cargo xtask setup")]
+    fn fp8_products_match_the_oracle(
+        (m, n, k) in (extent(), extent(), 1..30usize),
+        (layout, tile, values, wide, seed) in (layouts(), tiles(), values(), any::<bool>(), any::<u64>()),
+    ) {
+        let check = Fp8Check { rows: Rows::Dense(m), n, k: 16 * k, layout, tile, values, seed };
+        let device = device();
+        let result = if wide { check.check::<f32>(&device) } else { check.check::<bf16>(&device) };
+        prop_assert!(result.is_ok(), "{}", result.unwrap_err());
+    }
+
+    #[test]
+    #[cfg_attr(not(ng_kernels), ignore = "needs compiled kernels: run cargo xtask setup")]
+    fn grouped_products_match_the_oracle(
+        sizes in prop::collection::vec(prop_oneof![Just(0), 0..9usize, 60..70usize], 1..40),
+        (n, k) in (1..140usize, 1..12usize),
+        (layout, tile, values, wide, seed) in (layouts(), tiles(), values(), any::<bool>(), any::<u64>()),
+    ) {
+        let sizes = if sizes.iter().sum::<usize>() == 0 { vec![1] } else { sizes };
+        let check = Fp8Check { rows: Rows::Groups(&sizes), n, k: 16 * k, layout, tile, values, seed };
+        let device = device();
+        let result = if wide { check.check::<f32>(&device) } else { check.check::<bf16>(&device) };
+        prop_assert!(result.is_ok(), "{}", result.unwrap_err());
+    }
+
+    #[test]
+    #[cfg_attr(not(ng_kernels), ignore = "needs compiled kernels: run cargo xtask setup")]
+    fn bf16_products_match_the_oracle(
+        (m, n, k) in (extent(), extent(), 1..400usize),
+        batch in prop::option::of(1..4usize),
+        (interleaved, tile, values, wide, seed) in (any::<bool>(), tiles(), values(), any::<bool>(), any::<u64>()),
+    ) {
+        let check = Bf16Check { batch, m, n, k, interleaved, tile, values, seed };
+        let device = device();
+        let result = if wide { check.check::<f32>(&device) } else { check.check::<bf16>(&device) };
+        prop_assert!(result.is_ok(), "{}", result.unwrap_err());
+    }
+}
+
+#[test]
+#[cfg_attr(not(ng_kernels), ignore = "needs compiled kernels: run cargo xtask setup")]
+fn a_rows_bits_do_not_depend_on_the_other_rows_or_the_tile() {
+    let device = device();
+    let all = Fp8Check { values: Values::Normal, ..fp8(Rows::Dense(129), 64, 400) };
+    let inputs = all.inputs();
+    let together = all.run::<f32>(&device, &inputs).unwrap();
+    let blocks = 400usize.div_ceil(128);
+    for row in [0, 63, 64, 128] {
+        let mut alone = inputs.clone();
+        alone.a = inputs.a[row * 400..][..400].to_vec();
+        alone.a_scales = inputs.a_scales[row * blocks..][..blocks].to_vec();
+        for tile in Tile::ALL {
+            let one = Fp8Check { rows: Rows::Dense(1), tile: Some(*tile), ..all };
+            let got = one.run::<f32>(&device, &alone).unwrap();
+            verify::exact(&format!("row {row} alone, {tile:?}"), &got, &together[row * 64..][..64]).unwrap();
+        }
+    }
+}
+
+#[test]
+#[cfg_attr(not(ng_kernels), ignore = "needs compiled kernels: run cargo xtask setup")]
+fn groups_are_a_loop_of_dense_products() {
+    let device = device();
+    let sizes = [70, 0, 3, 64];
+    let grouped = Fp8Check { values: Values::Normal, ..fp8(Rows::Groups(&sizes), 80, 144) };
+    let inputs = grouped.inputs();
+    let got = grouped.run::<bf16>(&device, &inputs).unwrap();
+    let mut row = 0;
+    for (group, size) in sizes.into_iter().enumerate().filter(|(_, size)| *size > 0) {
+        let dense = Fp8Check { rows: Rows::Dense(size), ..grouped };
+        let mut part = inputs.clone();
+        part.a = inputs.a[row * 144..][..size * 144].to_vec();
+        part.a_scales = inputs.a_scales[row * 2..][..size * 2].to_vec();
+        part.b = inputs.b[group * 80 * 144..][..80 * 144].to_vec();
+        part.b_scales = inputs.b_scales[group * 2..][..2].to_vec();
+        let want = dense.run::<bf16>(&device, &part).unwrap();
+        verify::exact(&format!("group {group}"), &got[row * 80..][..size * 80], &want).unwrap();
+        row += size;
+    }
+}
+
+#[test]
+#[cfg_attr(not(ng_kernels), ignore = "needs compiled kernels: run cargo xtask setup")]
+fn a_nan_stays_in_its_row_and_column() {
+    let device = device();
+    let check = Fp8Check { values: Values::Normal, ..fp8(Rows::Dense(70), 70, 256) };
+    let clean = check.inputs();
+    let want = check.run::<f32>(&device, &clean).unwrap();
+    let mut dirty = clean.clone();
+    dirty.a[3 * 256 + 200] = E4m3::NAN;
+    dirty.a_scales[69 * 2] = f32::NAN;
+    dirty.b[66 * 256] = E4m3::NAN;
+    let got = check.run::<f32>(&device, &dirty).unwrap();
+    for (index, (got, want)) in got.iter().zip(&want).enumerate() {
+        let (row, column) = (index / 70, index % 70);
+        if row == 3 || row == 69 || column == 66 {
+            assert!(got.is_nan(), "({row}, {column}) is {got}");
+        } else {
+            assert_eq!(got.to_bits(), want.to_bits(), "({row}, {column})");
+        }
+    }
+}
+
+/// Offsets that only the device sees: pulled into order, reported, nothing outside touched.
+#[test]
+#[cfg_attr(not(ng_kernels), ignore = "needs compiled kernels: run cargo xtask setup")]
+fn bad_offsets_are_masked_and_reported() {
+    let device = device();
+    let stream = device.stream();
+    let (rows, n, k) = (20, 64, 64);
+    let sizes = [8, 4, 8];
+    let check = fp8(Rows::Groups(&sizes), n, k);
+    let inputs = check.inputs();
+    let a = Fp8Rows::new(
+        device.tensor(&[rows, k], &inputs.a).unwrap(),
+        device.tensor(&[rows, 1], &inputs.a_scales).unwrap(),
+    )
+    .unwrap();
+    let b = Fp8Blocks::new(
+        device.tensor(&[3, n, k], &inputs.b).unwrap(),
+        device.tensor(&[3, 1, 1], &inputs.b_scales).unwrap(),
+    )
+    .unwrap();
+    // Given offsets, the sizes they mean, and whether that is worth a report.
+    let cases: [([i32; 4], [std::ops::Range<usize>; 3], bool); 7] = [
+        ([0, 8, 12, 20], [0..8, 8..12, 12..20], false),
+        ([2, 8, 8, 10], [2..8, 8..8, 8..10], false),
+        ([0, 8, 4, 20], [0..8, 8..8, 8..20], true),
+        ([0, 8, 12, 21], [0..8, 8..12, 12..20], true),
+        ([-3, 8, 12, 20], [0..8, 8..12, 12..20], true),
+        ([0, -1, i32::MIN, 7], [0..0, 0..0, 0..7], true),
+        ([i32::MAX, i32::MAX, 0, 5], [20..20, 20..20, 20..20], true),
+    ];
+    for (given, ranges, reported) in cases {
+        let canary = bf16::from_bits(0xFEDC);
+        let out = device.full(&[rows, n], canary).unwrap();
+        let offsets = device.tensor(&[4], &given).unwrap();
+        GroupedFp8Gemm::new(&a, &b, &offsets, &out).launch(&stream).unwrap();
+        let status = stream.status().unwrap();
+        assert_eq!(status.bad_offsets(), reported, "{given:?}: {status}");
+        let mut want = vec![canary; rows * n];
+        for (group, range) in ranges.into_iter().enumerate() {
+            for row in range {
+                let product = narrowgauge::gemm::reference::Fp8Product {
+                    a: &inputs.a[row * k..][..k],
+                    a_scales: &inputs.a_scales[row..][..1],
+                    b: &inputs.b[group * n * k..][..n * k],
+                    b_scales: &inputs.b_scales[group..][..1],
+                    extents: (1, n, k),
+                };
+                let values =
+                    narrowgauge::gemm::reference::fp8(&product, narrowgauge::gemm::reference::Rounding::Bf16);
+                for (to, value) in want[row * n..][..n].iter_mut().zip(values.values) {
+                    *to = bf16::from_f64(value);
+                }
+            }
+        }
+        verify::exact(&format!("{given:?}"), &out.to_vec().unwrap(), &want).unwrap();
+    }
+}
+
+#[test]
+fn nothing_to_do_is_no_error() {
+    let device = device();
+    let stream = device.stream();
+    let a = Fp8Rows::empty(&device, 0, 128, ScaleLayout::RowMajor).unwrap();
+    let b = Fp8Blocks::new(device.zeros(&[64, 128]).unwrap(), device.zeros(&[1, 1]).unwrap()).unwrap();
+    let out = device.empty::<bf16>(&[0, 64]).unwrap();
+    Fp8Gemm::new(&a, &b, &out).launch(&stream).unwrap();
+    let groups =
+        Fp8Blocks::new(device.zeros(&[2, 64, 128]).unwrap(), device.zeros(&[2, 1, 1]).unwrap()).unwrap();
+    let zero = device.zeros::<i32>(&[3]).unwrap();
+    GroupedFp8Gemm::new(&a, &groups, &zero, &out).launch(&stream).unwrap();
+    let (a, b) = (device.zeros::<bf16>(&[0, 64]).unwrap(), device.zeros::<bf16>(&[64, 64]).unwrap());
+    Bf16Gemm::new(&a, &b, &out).launch(&stream).unwrap();
+}
+
+#[track_caller]
+fn refused(result: narrowgauge::Result<()>, argument: &str) {
+    match result {
+        Err(Error::Argument { argument: found, .. }) => assert_eq!(found, argument),
+        other => panic!("{other:?}, expected an error about {argument}"),
+    }
+}
+
+#[test]
+fn unfit_operands_are_refused_by_name() {
+    let device = device();
+    let stream = device.stream();
+    let zeros = |shape: &[usize]| device.zeros::<bf16>(shape).unwrap();
+    let (a, b, out) = (zeros(&[4, 64]), zeros(&[8, 64]), zeros(&[4, 8]));
+    refused(Bf16Gemm::new(&a, &zeros(&[8, 72]), &out).launch(&stream), "b");
+    refused(Bf16Gemm::new(&a, &b, &zeros(&[4, 9])).launch(&stream), "out");
+    refused(Bf16Gemm::new(&a, &zeros(&[1, 8, 64]), &out).launch(&stream), "b");
+    refused(BatchedBf16Gemm::new(&a, &b, &out).launch(&stream), "a");
+    refused(Bf16Gemm::new(&a, &b, &out.slice(0, 0..1).unwrap().expand(0, 4).unwrap()).launch(&stream), "out");
+    refused(Bf16Gemm::new(&zeros(&[4, 65]).slice(1, 1..65).unwrap(), &b, &out).launch(&stream), "a");
+    refused(
+        Bf16Gemm::new(&a.transpose(0, 1).unwrap(), &zeros(&[8, 4]), &zeros(&[64, 8])).launch(&stream),
+        "a",
+    );
+    let shared = zeros(&[16, 64]);
+    let (top, bottom) =
+        (shared.slice(0, 0..8).unwrap(), shared.slice(0, 4..8).unwrap().slice(1, 0..8).unwrap());
+    refused(Bf16Gemm::new(&a, &top, &bottom).launch(&stream), "out");
+    refused(Bf16Gemm::new(&zeros(&[4, 0]), &zeros(&[8, 0]), &out).launch(&stream), "K");
+
+    let rows = Fp8Rows::empty(&device, 4, 128, ScaleLayout::MnMajor).unwrap();
+    let blocks = |shape: &[usize], scales: &[usize]| {
+        Fp8Blocks::new(device.zeros(shape).unwrap(), device.zeros(scales).unwrap()).unwrap()
+    };
+    refused(Fp8Gemm::new(&rows, &blocks(&[8, 256], &[1, 2]), &out).launch(&stream), "b");
+    refused(Fp8Gemm::new(&rows, &blocks(&[1, 8, 128], &[1, 1, 1]), &out).launch(&stream), "b");
+    let offsets = device.tensor(&[2], &offsets(&[4])).unwrap();
+    refused(GroupedFp8Gemm::new(&rows, &blocks(&[8, 128], &[1, 1]), &offsets, &out).launch(&stream), "b");
+    let two = blocks(&[2, 8, 128], &[2, 1, 1]);
+    refused(GroupedFp8Gemm::new(&rows, &two, &offsets, &out).launch(&stream), "offsets");
+    let many = blocks(&[1025, 8, 128], &[1025, 1, 1]);
+    let long = device.zeros::<i32>(&[1026]).unwrap();
+    refused(GroupedFp8Gemm::new(&rows, &many, &long, &out).launch(&stream), "groups");
+    let other = verify::device().unwrap();
+    let elsewhere = other.zeros::<bf16>(&[4, 8]).unwrap();
+    if other != device {
+        refused(Bf16Gemm::new(&a, &b, &elsewhere).launch(&stream), "out");
+    }
+}
+
+#[test]
+fn unfit_scales_and_rows_are_refused_by_name() {
+    let device = device();
+    let new = |data: &[usize], scales: &[usize]| {
+        Fp8Rows::new(device.zeros(data).unwrap(), device.zeros(scales).unwrap()).map(drop)
+    };
+    new(&[3, 144], &[3, 2]).unwrap();
+    refused(new(&[3, 144], &[3, 1]), "scales");
+    refused(new(&[3, 144], &[2, 3]), "scales");
+    refused(new(&[3, 150], &[3, 2]), "data");
+    refused(new(&[144], &[2]), "data");
+    let blocks = |data: &[usize], scales: &[usize]| {
+        Fp8Blocks::new(device.zeros(data).unwrap(), device.zeros(scales).unwrap()).map(drop)
+    };
+    blocks(&[576, 144], &[5, 2]).unwrap();
+    refused(blocks(&[576, 144], &[4, 2]), "scales");
+    refused(blocks(&[2, 576, 144], &[5, 2]), "scales");
+    let padded = Fp8Rows::empty(&device, 5, 130, ScaleLayout::MnMajor).unwrap();
+    assert_eq!((padded.rows(), padded.columns(), padded.scales().strides()), (5, 130, &[1, 8][..]));
+    assert_eq!(padded.slice_rows(2..4).unwrap().rows(), 2);
+    refused(padded.slice_rows(2..6).map(drop), "range");
+}
