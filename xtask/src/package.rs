@@ -33,7 +33,8 @@ pub fn package() -> Result<(), String> {
         let stem = format!("{name}-{}", env!("CARGO_PKG_VERSION"));
         let archive = target.join("package").join(format!("{stem}.crate"));
         let bytes = fs::metadata(&archive).map_err(|e| format!("{}: {e}", archive.display()))?.len();
-        run(Command::new("tar").arg("-xzf").arg(&archive).arg("-C").arg(&packages))?;
+        // -m: cargo dates every file alike, and a build that uses the packages would not see that they changed.
+        run(Command::new("tar").arg("-xzmf").arg(&archive).arg("-C").arg(&packages))?;
         println!("{}: {} KiB as published", packages.join(stem).display(), bytes >> 10);
     }
     Ok(())

@@ -45,6 +45,68 @@ fn docs_rs_can_build_the_documentation() {
     assert!(checkout.target().join("doc/narrowgauge/index.html").is_file());
 }
 
+#[test]
+fn a_stranger_runs_the_readme_from_the_packages() {
+    let checkout = Checkout::copy("packages");
+    let installed = root().join(".cuda");
+    if installed.is_dir() {
+        std::os::unix::fs::symlink(&installed, checkout.folder.join(".cuda")).unwrap();
+    }
+    let mut package = Command::new(env!("CARGO"));
+    package.current_dir(&checkout.folder).env("CARGO_TARGET_DIR", checkout.target());
+    package.env("NARROWGAUGE_KERNEL_CACHE", kernel_cache()).env("CARGO_PROFILE_DEV_DEBUG", "0");
+    run(package.args(["run", "--quiet", "--package", "xtask", "--", "package"]));
+
+    // Outside of the checkout, so that its cargo configuration is not found either.
+    let stranger = Temporary::new();
+    let packages = checkout.folder.join("dist/packages");
+    let manifest = format!(
+        r#"
+[package]
+name = "stranger"
+edition = "2024"
+
+[dependencies]
+narrowgauge = {{ path = "{0}/narrowgauge-{1}" }}
+
+[patch.crates-io]
+narrowgauge-sim = {{ path = "{0}/narrowgauge-sim-{1}" }}
+
+[profile.dev.package.narrowgauge-sim]
+opt-level = 2
+"#,
+        packages.display(),
+        env!("CARGO_PKG_VERSION")
+    );
+    fs::write(stranger.0.join("Cargo.toml"), manifest).unwrap();
+    let readme = fs::read_to_string(root().join("README.md")).unwrap();
+    let example = readme.split("```rust,no_run\n").nth(1).and_then(|rest| rest.split("```").next()).unwrap();
+    fs::create_dir(stranger.0.join("src")).unwrap();
+    fs::write(stranger.0.join("src/main.rs"), example).unwrap();
+    // The versions that were tested, where the registry has newer ones.
+    fs::copy(root().join("Cargo.lock"), stranger.0.join("Cargo.lock")).unwrap();
+    let mut cargo = without_cuda(&stranger.0, &scratch().join("stranger-target"));
+    let output = run(cargo.arg("run").env_remove("CUDARC_CUDA_VERSION"));
+    assert_eq!(String::from_utf8_lossy(&output.stdout).trim(), "256");
+}
+
+/// A folder that goes with the test.
+struct Temporary(PathBuf);
+
+impl Temporary {
+    fn new() -> Self {
+        let folder = env::temp_dir().join(format!("narrowgauge-stranger-{}", std::process::id()));
+        fs::create_dir_all(&folder).unwrap();
+        Temporary(folder)
+    }
+}
+
+impl Drop for Temporary {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}
+
 /// A copy of the tracked and the new files, below the target folder. One at a time: cargo takes the packages of
 /// different copies for the same ones where they share a target folder.
 struct Checkout {

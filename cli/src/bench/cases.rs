@@ -1,6 +1,7 @@
 //! What is measured: DeepSeek-V3's shapes on a card, small relatives of them on the simulated one.
 
 use narrowgauge::gemm::{BatchedBf16Gemm, Bf16Gemm, Fp8Gemm, GroupedFp8Gemm};
+use narrowgauge::mla::{Attention, LatentCache};
 use narrowgauge::norm::RmsNormQuantize;
 use narrowgauge::quant::Quantize;
 use narrowgauge::routing::{Router, SwigluQuantize};
@@ -26,7 +27,9 @@ pub struct Case {
 }
 
 const BLOCK: usize = 128;
+const PAGE: usize = 64;
 const LATENT: usize = 512;
+const ROPE: usize = 64;
 
 /// The cases of a card or of the simulated card.
 pub fn all(simulated: bool) -> Vec<Case> {
@@ -48,6 +51,8 @@ pub fn all(simulated: bool) -> Vec<Case> {
         cases.push(bf16_gemm(m, 256, hidden));
         cases.push(batched_bf16_gemm(heads, m, LATENT, BLOCK));
     }
+    let (sequences, lengths): (usize, &[usize]) = if simulated { (2, &[512]) } else { (64, &[1024, 8192]) };
+    cases.extend(lengths.iter().map(|&length| attention(sequences, heads, length)));
     cases
 }
 
@@ -171,6 +176,36 @@ fn batched_bf16_gemm(batch: usize, m: usize, n: usize, k: usize) -> Case {
             let (a, b) = (bf16s(device, &[batch, m, k], 8)?, bf16s(device, &[batch, n, k], 9)?);
             let out = device.empty::<bf16>(&[batch, m, n])?;
             Ok(Box::new(move |stream| BatchedBf16Gemm::new(&a, &b, &out).launch(stream)))
+        }),
+    }
+}
+
+/// Decode: one new token of every sequence.
+fn attention(sequences: usize, heads: usize, length: usize) -> Case {
+    let pages = length.div_ceil(PAGE);
+    let per_key = (LATENT + ROPE) + LATENT;
+    Case {
+        name: format!("attention/{sequences}x{heads}x{length}"),
+        flops: 2.0 * product(&[sequences, heads, length, per_key]),
+        bytes: 2.0 * product(&[sequences, length, LATENT + ROPE])
+            + 2.0 * product(&[sequences, heads, per_key]),
+        fp8: false,
+        prepare: Box::new(move |device| {
+            let query = bf16s(device, &[sequences, 1, heads, LATENT + ROPE], 10)?;
+            let cache = LatentCache::new(device, sequences * pages)?;
+            let filled = sequences * pages * PAGE * (LATENT + ROPE);
+            cache.tensor().write(&Source::to_bf16(&Source::new(11).normals(filled, 1.0)))?;
+            let table: Vec<i32> =
+                (0..sequences * pages).map(|page| i32::try_from(page).expect("small")).collect();
+            let table = device.tensor(&[sequences, pages], &table)?;
+            let lengths = vec![i32::try_from(length).expect("small"); sequences];
+            let lengths = device.tensor(&[sequences], &lengths)?;
+            let out = device.empty::<bf16>(&[sequences, 1, heads, LATENT])?;
+            let bytes = Attention::new(&query, &cache, &table, &lengths, &out).workspace_bytes();
+            let workspace = device.empty::<u8>(&[bytes])?;
+            Ok(Box::new(move |stream| {
+                Attention::new(&query, &cache, &table, &lengths, &out).workspace(&workspace).launch(stream)
+            }))
         }),
     }
 }
