@@ -72,13 +72,8 @@ impl Fp8Rows {
     }
 
     /// K.
-    pub fn columns(&self) -> usize {
-        self.data.dim(1)
-    }
-
-    /// K; the same as [`columns`](Self::columns).
     pub fn cols(&self) -> usize {
-        self.columns()
+        self.data.dim(1)
     }
 
     /// The values before scaling, `[M, K]`.
@@ -156,13 +151,8 @@ impl Fp8Blocks {
     }
 
     /// K.
-    pub fn columns(&self) -> usize {
-        self.data.dim(self.data.rank() - 1)
-    }
-
-    /// K; the same as [`columns`](Self::columns).
     pub fn cols(&self) -> usize {
-        self.columns()
+        self.data.dim(self.data.rank() - 1)
     }
 
     /// The values before scaling.

@@ -95,7 +95,7 @@ impl<'a, T: GemmOutput> Fp8Gemm<'a, T> {
 /// - `out`: `[R, N]`.
 ///
 /// Offsets that decrease or leave `0..=R` are pulled into that range, in order, and reported by
-/// [`Status::bad_offsets`](crate::Status::offsets).
+/// [`Status::bad_offsets`](crate::Status::bad_offsets).
 #[derive(Debug)]
 #[must_use = "a product runs when it is launched"]
 #[non_exhaustive]
@@ -153,9 +153,9 @@ struct Fp8Launch<'a, T: GemmOutput> {
 impl<T: GemmOutput> Fp8Launch<'_, T> {
     fn validate(&self, device: &Device) -> Result<()> {
         let Self { check, a, b, out, offsets, .. } = self;
-        let (m, n, k) = (a.rows(), b.rows(), a.columns());
-        if b.columns() != k {
-            return check.fail("b", format_args!("of K = {}", b.columns()), format_args!("of a's K = {k}"));
+        let (m, n, k) = (a.rows(), b.rows(), a.cols());
+        if b.cols() != k {
+            return check.fail("b", format_args!("of K = {}", b.cols()), format_args!("of a's K = {k}"));
         }
         check.shape("out", out, &[m, n])?;
         writable(*check, out)?;
@@ -189,7 +189,7 @@ impl<T: GemmOutput> Fp8Launch<'_, T> {
             batch: b.groups(),
             m: a.rows(),
             n: b.rows(),
-            k: a.columns(),
+            k: a.cols(),
         };
         if out.is_empty() || problem.batch == 0 {
             return Ok(());
