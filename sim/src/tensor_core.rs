@@ -5,6 +5,7 @@
 //! exactly, and the normalised sum is truncated. (Model: MMA-Sim, arXiv 2511.10909.)
 
 mod kernel;
+mod largest;
 mod operand;
 mod scalar;
 #[cfg(test)]

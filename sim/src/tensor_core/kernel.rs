@@ -4,7 +4,8 @@
 //! `a·b·2^(BITS-e)`. All three factors and the products are exact in f32 where it matters, and the conversion to
 //! an integer truncates toward zero, so three vector operations make the aligned term.
 
-use super::operand::{BIAS, Decoded, Exponents, NARROW, WIDE, ZERO};
+use super::largest::largest;
+use super::operand::{BIAS, Decoded, Exponents, NARROW, WIDE};
 use super::{Arithmetic, Left, Right, fused_sum};
 use crate::row::Row;
 
@@ -161,28 +162,36 @@ impl Summation for Exact {
     }
 }
 
+/// 2^-25.
+const UNIT: f64 = 1.0 / (1 << 25) as f64;
+
+/// For exponents of normal numbers. (Wrapping arithmetic here and below keeps checked builds vectorised.)
+#[inline(always)]
+fn power_of_two(exponent: i32) -> f32 {
+    f32::from_bits((exponent.wrapping_add(127) as u32) << 23)
+}
+
 /// Scales of one row of outputs: up to integers and down again.
 struct Scales<const W: usize> {
     up: [f32; W],
     exponent: [i32; W],
-    c: [f32; W],
     regular: bool,
 }
 
 /// `products[j]`: the largest exponent of a nonzero product, or anything under -126 where there is none.
 #[inline(always)]
 fn scales<const W: usize, const BITS: i32>(c: &[f32; W], products: &[i32; W]) -> Scales<W> {
-    let mut out = Scales { up: [0.0; W], exponent: [0; W], c: *c, regular: true };
+    let mut out = Scales { up: [0.0; W], exponent: [0; W], regular: true };
     let mut irregular = 0u32;
     for j in 0..W {
         let bits = c[j].to_bits();
         let biased = (bits >> 23 & 255) as i32;
-        let exponent = (biased.max(1) - 127).max(products[j]);
+        let exponent = biased.max(1).wrapping_sub(127).max(products[j]);
         let nothing = (bits << 1 == 0) & (products[j] < -126);
         irregular |= u32::from(biased == 255) | (u32::from(exponent < FLOOR) & u32::from(!nothing));
         let exponent = exponent.max(FLOOR);
         out.exponent[j] = exponent;
-        out.up[j] = f32::from_bits(((127 + BITS - exponent) as u32) << 23);
+        out.up[j] = power_of_two(BITS.wrapping_sub(exponent));
     }
     out.regular = irregular == 0;
     out
@@ -218,16 +227,12 @@ impl Summation for Thirteen<'_> {
     ) -> bool {
         let ea = &self.a[at..][..K];
         let (eb, _) = self.b[from..][..W * K].as_chunks::<W>();
-        let mut largest = [0u8; W];
-        for k in 0..K {
-            for j in 0..W {
-                largest[j] = largest[j].max(ea[k] + eb[k][j]);
-            }
-        }
+        let largest = largest(ea, eb);
         let mut products = [0i32; W];
         for j in 0..W {
             // Two zeros' worth of bias apart: a product with a zero factor stays under 80, others reach 100 at least.
-            products[j] = if largest[j] < 90 { -1000 } else { i32::from(largest[j]) - 2 * i32::from(BIAS) };
+            products[j] =
+                if largest[j] < 90 { -1000 } else { i32::from(largest[j]).wrapping_sub(2 * i32::from(BIAS)) };
         }
         let scales = scales::<W, 13>(c, &products);
         if !scales.regular {
@@ -236,10 +241,10 @@ impl Summation for Thirteen<'_> {
         let sum = sum_terms(a, b, &scales.up);
         for j in 0..W {
             // SAFETY: C is finite (regular) and under 2^(e+1), so the scaled value is under 2^14.
-            let own = unsafe { (scales.c[j] * scales.up[j]).to_int_unchecked::<i32>() };
-            let down = f32::from_bits(((127 - 13 + scales.exponent[j]) as u32) << 23);
+            let own = unsafe { (c[j] * scales.up[j]).to_int_unchecked::<i32>() };
+            let down = power_of_two(scales.exponent[j].wrapping_sub(13));
             // Under 2^24: exact in f32, and so is the product, as the exponent is not near the subnormals.
-            let value = (sum[j] + own) as f32 * down;
+            let value = sum[j].wrapping_add(own) as f32 * down;
             c[j] = f32::from_bits(value.to_bits() & 0xffff_fc00);
         }
         true
@@ -262,12 +267,7 @@ impl Summation for TwentyFive<'_> {
     ) -> bool {
         let ea = &self.a[at..][..K];
         let (eb, _) = self.b[from..][..W * K].as_chunks::<W>();
-        let mut largest = [2 * ZERO; W];
-        for k in 0..K {
-            for j in 0..W {
-                largest[j] = largest[j].max(ea[k] + eb[k][j]);
-            }
-        }
+        let largest = largest(ea, eb);
         let mut products = [0i32; W];
         for j in 0..W {
             products[j] = i32::from(largest[j]);
@@ -280,8 +280,8 @@ impl Summation for TwentyFive<'_> {
         let sum = sum_terms(a, b, &scales.up);
         for j in 0..W {
             // SAFETY: C is finite (regular) and under 2^(e+1), so the scaled value is under 2^26.
-            let own = unsafe { (scales.c[j] * scales.up[j]).to_int_unchecked::<i32>() };
-            let down = f64::from_bits(((1023 - 25 + i64::from(scales.exponent[j])) as u64) << 52);
+            let own = unsafe { (c[j] * scales.up[j]).to_int_unchecked::<i32>() };
+            let down = f64::from(power_of_two(scales.exponent[j])) * UNIT;
             let value = (f64::from(sum[j]) + f64::from(own)) * down;
             c[j] = f64::from_bits(value.to_bits() & !0x1fff_ffff) as f32;
         }

@@ -5,7 +5,7 @@ use super::Format;
 /// Exponents of FP8 values, biased so that zero's is far below any product's.
 pub(super) const BIAS: u8 = 64;
 /// Exponent of a 16-bit zero: any sum with it is below every product.
-pub(super) const ZERO: i16 = -1000;
+const ZERO: i16 = -1000;
 /// Columns of a wide block of B.
 pub(super) const WIDE: usize = 32;
 /// Columns of a narrow one, used for the rest.
@@ -28,36 +28,38 @@ pub(super) struct Decoded {
 
 impl Decoded {
     fn bytes(codes: &[u8], format: Format, negate: bool) -> Self {
+        match format {
+            Format::E5m2 => Self::bytes_of::<2, 15>(codes, format, negate),
+            _ => Self::bytes_of::<3, 7>(codes, format, negate),
+        }
+    }
+
+    /// One pass for the exponents, one for the values: mixed widths do not vectorise well.
+    fn bytes_of<const FRACTION: u32, const OFFSET: u8>(codes: &[u8], format: Format, negate: bool) -> Self {
         let mut values = vec![0f32; codes.len()];
         let mut exponents = vec![0u8; codes.len()];
+        let top = if FRACTION == 2 { 0x7c } else { 0x7f };
+        let mut special = 0u8;
+        for (exponent, &code) in exponents.iter_mut().zip(codes) {
+            let magnitude = code & 0x7f;
+            special |= u8::from(magnitude >= top);
+            let own = (magnitude >> FRACTION).max(1).wrapping_add(BIAS - OFFSET);
+            *exponent = if magnitude == 0 { 0 } else { own };
+        }
         let flip = if negate { 0x80 } else { 0 };
-        let mut finite = true;
-        match format {
-            Format::E4m3 => {
-                for ((value, exponent), &code) in values.iter_mut().zip(&mut exponents).zip(codes) {
-                    let magnitude = code & 0x7f;
-                    finite &= magnitude != 0x7f;
-                    let biased = if magnitude == 0 { 0 } else { (magnitude >> 3).max(1) + (BIAS - 7) };
-                    *exponent = biased;
-                    let number =
-                        f32::from_bits(u32::from(magnitude) << 20) * f32::from_bits((127 + 120) << 23);
-                    let sign = u32::from((code ^ flip) & 0x80) << 24;
-                    let number = if magnitude == 0x7f { 0x7fff_ffff } else { number.to_bits() };
-                    *value = f32::from_bits(number | sign);
-                }
-            }
-            _ => {
-                for ((value, exponent), &code) in values.iter_mut().zip(&mut exponents).zip(codes) {
-                    let magnitude = code & 0x7f;
-                    finite &= magnitude < 0x7c;
-                    let biased = if magnitude == 0 { 0 } else { (magnitude >> 2).max(1) + (BIAS - 15) };
-                    *exponent = biased;
-                    let number =
-                        f32::from_bits(u32::from(magnitude) << 21) * f32::from_bits((127 + 112) << 23);
-                    let sign = u32::from((code ^ flip) & 0x80) << 24;
-                    let special = 0x7f80_0000 | u32::from(magnitude & 3) << 21;
-                    let number = if magnitude >= 0x7c { special } else { number.to_bits() };
-                    *value = f32::from_bits(number | sign);
+        // The digits read with f32's bias, then moved: subnormals come out right by themselves.
+        let scale = f32::from_bits((127 + 127 - u32::from(OFFSET)) << 23);
+        for (value, &code) in values.iter_mut().zip(codes) {
+            let number = f32::from_bits(u32::from(code & 0x7f) << (23 - FRACTION)) * scale;
+            *value = f32::from_bits(number.to_bits() | u32::from((code ^ flip) & 0x80) << 24);
+        }
+        let finite = special == 0;
+        if !finite {
+            for (value, &code) in values.iter_mut().zip(codes) {
+                let (magnitude, sign) = (code & 0x7f, u32::from((code ^ flip) & 0x80) << 24);
+                if magnitude >= top {
+                    let infinite = FRACTION == 2 && magnitude == top;
+                    *value = f32::from_bits(if infinite { 0x7f80_0000 | sign } else { 0x7fff_ffff });
                 }
             }
         }
@@ -66,19 +68,26 @@ impl Decoded {
     }
 
     fn words(codes: &[u16], format: Format, negate: bool) -> Self {
+        match format {
+            Format::F16 => Self::words_of::<true>(codes, format, negate),
+            _ => Self::words_of::<false>(codes, format, negate),
+        }
+    }
+
+    fn words_of<const F16: bool>(codes: &[u16], format: Format, negate: bool) -> Self {
         let mut values = vec![0f32; codes.len()];
         let mut exponents = vec![0i16; codes.len()];
         let flip = if negate { 0x8000 } else { 0 };
         let mut finite = true;
         let mut largest = i16::MIN;
-        let (top, fraction, bias) = if format == Format::F16 { (0x7c00, 10, 15) } else { (0x7f80, 7, 127) };
+        let (top, fraction, bias) = if F16 { (0x7c00, 10, 15) } else { (0x7f80, 7, 127) };
         for ((value, exponent), &code) in values.iter_mut().zip(&mut exponents).zip(codes) {
             let magnitude = code & 0x7fff;
             finite &= magnitude < top;
-            let own = ((magnitude >> fraction) as i16).max(1) - bias;
+            let own = ((magnitude >> fraction) as i16).max(1).wrapping_sub(bias);
             *exponent = if magnitude == 0 { ZERO } else { own };
             largest = largest.max(*exponent);
-            let number = if format == Format::F16 {
+            let number = if F16 {
                 let plain = f32::from_bits(u32::from(magnitude) << 13) * f32::from_bits((127 + 112) << 23);
                 if magnitude >= top { 0x7f80_0000 | u32::from(magnitude) << 13 } else { plain.to_bits() }
             } else {
