@@ -64,13 +64,13 @@ mod tests {
                 let registers = load(count, trans, &rows(count));
                 assert_eq!(registers.len(), count);
                 for (j, register) in registers.iter().enumerate() {
-                    for l in 0..32 {
+                    for (l, got) in register.iter().enumerate() {
                         let (low, high) = if trans {
                             (value(j, 2 * (l % 4), l / 4), value(j, 2 * (l % 4) + 1, l / 4))
                         } else {
                             (value(j, l / 4, 2 * (l % 4)), value(j, l / 4, 2 * (l % 4) + 1))
                         };
-                        assert_eq!(register[l], u32::from(low) | u32::from(high) << 16);
+                        assert_eq!(*got, u32::from(low) | u32::from(high) << 16);
                     }
                 }
                 assert_eq!(store(count, trans, &registers), rows(count));

@@ -157,7 +157,7 @@ impl TensorMap {
                 return Err(format!("{field}: {got} values, but rank {rank} wants {want}"));
             }
         }
-        if self.address % 16 != 0 {
+        if !self.address.is_multiple_of(16) {
             return Err(format!("address: {:#x} is not a multiple of 16", self.address));
         }
         let mut last = self.address;
@@ -185,7 +185,7 @@ impl TensorMap {
             }
         }
         let row = self.tile[0] * self.element.bytes();
-        if row % 16 != 0 {
+        if !row.is_multiple_of(16) {
             return Err(format!("tile[0]: {} elements are {row} bytes, not a multiple of 16", self.tile[0]));
         }
         if let Some(span) = self.swizzle.span()

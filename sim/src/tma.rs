@@ -32,7 +32,7 @@ pub fn segments(
         return Err(format!("{} coordinates for a tensor map of rank {rank}", coordinates.len()));
     }
     let alignment = if map.swizzle == Swizzle::B128 { 1024 } else { 128 };
-    if shared_address % alignment != 0 {
+    if !shared_address.is_multiple_of(alignment) {
         return Err(format!(
             "shared address {shared_address:#x} is not a multiple of {alignment}, as {:?} layout wants",
             map.swizzle
@@ -85,12 +85,12 @@ pub fn segments(
                 push(begin.max(to).max(from), end, false);
             }
         }
-        for d in 1..rank {
-            index[d] += 1;
-            if index[d] < map.box_extent(d) {
+        for (d, index) in index[..rank].iter_mut().enumerate().skip(1) {
+            *index += 1;
+            if *index < map.box_extent(d) {
                 break;
             }
-            index[d] = 0;
+            *index = 0;
         }
     }
     Ok(out)

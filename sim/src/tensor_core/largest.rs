@@ -80,7 +80,7 @@ impl Exponent for i16 {
 #[inline(always)]
 pub(super) fn largest<E: Exponent, const W: usize>(a: &[E], b: &[[E; W]]) -> [E; W] {
     #[cfg(target_arch = "x86_64")]
-    if size_of::<[E; W]>() == 8 || size_of::<[E; W]>() % 16 == 0 {
+    if size_of::<[E; W]>() == 8 || size_of::<[E; W]>().is_multiple_of(16) {
         return largest_lanes(a, b);
     }
     let mut largest = [E::LEAST; W];

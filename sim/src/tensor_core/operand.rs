@@ -115,13 +115,13 @@ pub struct Left {
 impl Left {
     /// Decodes 8-bit codes, `rows` rows of 32.
     pub fn from_bytes(codes: &[u8], format: Format, negate: bool) -> Self {
-        assert!(format.bytes() == 1 && codes.len() % 32 == 0, "rows of 32 8-bit codes");
+        assert!(format.bytes() == 1 && codes.len().is_multiple_of(32), "rows of 32 8-bit codes");
         Left { decoded: Decoded::bytes(codes, format, negate), rows: codes.len() / 32 }
     }
 
     /// Decodes 16-bit codes, `rows` rows of 16.
     pub fn from_words(codes: &[u16], format: Format, negate: bool) -> Self {
-        assert!(format.bytes() == 2 && codes.len() % 16 == 0, "rows of 16 16-bit codes");
+        assert!(format.bytes() == 2 && codes.len().is_multiple_of(16), "rows of 16 16-bit codes");
         Left { decoded: Decoded::words(codes, format, negate), rows: codes.len() / 16 }
     }
 
@@ -146,13 +146,19 @@ pub struct Right {
 impl Right {
     /// Decodes 8-bit codes placed by [`Right::place`]; 32 a column.
     pub fn from_bytes(codes: &[u8], format: Format, negate: bool) -> Self {
-        assert!(format.bytes() == 1 && codes.len() % 256 == 0, "columns by eights of 32 8-bit codes");
+        assert!(
+            format.bytes() == 1 && codes.len().is_multiple_of(256),
+            "columns by eights of 32 8-bit codes"
+        );
         Right { decoded: Decoded::bytes(codes, format, negate), columns: codes.len() / 32 }
     }
 
     /// Decodes 16-bit codes placed by [`Right::place`]; 16 a column.
     pub fn from_words(codes: &[u16], format: Format, negate: bool) -> Self {
-        assert!(format.bytes() == 2 && codes.len() % 128 == 0, "columns by eights of 16 16-bit codes");
+        assert!(
+            format.bytes() == 2 && codes.len().is_multiple_of(128),
+            "columns by eights of 16 16-bit codes"
+        );
         Right { decoded: Decoded::words(codes, format, negate), columns: codes.len() / 16 }
     }
 

@@ -92,7 +92,7 @@ pub enum Which {
 
 impl Shape {
     fn validate(&self) -> Result<(), String> {
-        if self.n == 0 || self.n > 256 || self.n % 8 != 0 {
+        if self.n == 0 || self.n > 256 || !self.n.is_multiple_of(8) {
             return Err(format!("wgmma with N = {}: N is a multiple of 8 from 8 to 256", self.n));
         }
         if self.kind.is_fp8() && (self.trans_a || self.trans_b) {

@@ -282,7 +282,7 @@ fn illegal_descriptors_say_why() {
     assert!(error(&Shape { trans_b: true, ..shape(64, Kind::E4m3E4m3) }, good).contains("K-major"));
     assert!(error(&shape(12, Kind::Bf16), good).contains("multiple of 8"));
     // A pattern that starts 3 rows into an aligned kilobyte, and says so.
-    let shifted = good + (3 * 128 >> 4);
+    let shifted = good + ((3 * 128) >> 4);
     assert!(operand_ranges(&n64, Which::B, shifted | 3 << 49, BASE, LEN).is_ok());
     assert!(error(&n64, shifted | 2 << 49).contains("row 3"));
 }
