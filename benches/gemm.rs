@@ -1,5 +1,7 @@
 //! Host time of matrix products: on a card, of the products; on the simulated card, of simulating them.
 
+#![allow(missing_docs, reason = "criterion_group! makes a public function")]
+
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use narrowgauge::gemm::{BatchedBf16Gemm, Fp8Gemm, GroupedFp8Gemm};
 use narrowgauge::verify::{self, Source};

@@ -95,8 +95,15 @@ fn extent() -> impl Strategy<Value = usize> {
     prop_oneof![1..40usize, prop::sample::select(&[63, 64, 65, 127, 128, 129, 136][..])]
 }
 
+/// Few cases by default; `PROPTEST_CASES` asks for more.
+fn config() -> ProptestConfig {
+    let default = ProptestConfig { failure_persistence: None, ..ProptestConfig::default() };
+    let cases = if std::env::var_os("PROPTEST_CASES").is_some() { default.cases } else { 16 };
+    ProptestConfig { cases, ..default }
+}
+
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 16, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(config())]
 
     #[test]
     #[cfg_attr(not(ng_kernels), ignore = "needs compiled kernels: run cargo xtask setup")]
