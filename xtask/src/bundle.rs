@@ -1,9 +1,10 @@
 //! One folder that runs the checks, the benchmarks and the demo on a GPU machine with no Rust and no network.
 
-use crate::{create, files, make_executable, remove, root, run, setup};
+use crate::{capture, create, files, make_executable, remove, root, run, setup};
+use serde_json::Value;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
 
 /// What the folder may weigh.
 const LIMIT: u64 = 12 << 20;
@@ -35,6 +36,8 @@ pub fn bundle() -> Result<(), String> {
     create(&bundle.join("checkpoint"))?;
     let binary = build(&root)?;
     copy(&binary, &bundle.join("narrowgauge"))?;
+    // Not by the profile: the demo then has the same build of everything, and benchmarks keep their symbols.
+    run(Command::new("strip").arg(bundle.join("narrowgauge")))?;
     let checkpoint = root.join("examples/deepseek/checkpoint");
     for file in files(&checkpoint)? {
         let name = file.file_name().ok_or("a checkpoint file has no name")?;
@@ -62,17 +65,21 @@ pub fn bundle() -> Result<(), String> {
     Ok(())
 }
 
-/// The command line with the engine in it, stripped.
+/// The command line with the engine in it.
 fn build(root: &Path) -> Result<PathBuf, String> {
-    let target = root.join("target/bundle");
     let mut cargo = Command::new(env!("CARGO"));
-    cargo
-        .current_dir(root)
-        .env("NARROWGAUGE_REQUIRE_KERNELS", "1")
-        .env("CARGO_PROFILE_RELEASE_STRIP", "symbols");
-    cargo.args(["build", "--release", "--package", "narrowgauge-cli", "--features", "demo", "--target-dir"]);
-    run(cargo.arg(&target))?;
-    Ok(target.join("release/narrowgauge"))
+    cargo.current_dir(root).env("NARROWGAUGE_REQUIRE_KERNELS", "1");
+    cargo.args(["build", "--release", "--package", "narrowgauge-cli", "--features", "demo"]);
+    let messages =
+        capture(cargo.args(["--message-format", "json-render-diagnostics"]).stderr(Stdio::inherit()))?;
+    let executable = messages
+        .lines()
+        .filter_map(|line| serde_json::from_str::<Value>(line).ok())
+        .filter(|message| {
+            message["reason"] == "compiler-artifact" && message["target"]["name"] == "narrowgauge"
+        })
+        .find_map(|message| message["executable"].as_str().map(PathBuf::from));
+    executable.ok_or_else(|| "cargo does not say where the command line is".to_owned())
 }
 
 fn copy(from: &Path, to: &Path) -> Result<(), String> {

@@ -1,6 +1,6 @@
 //! Everything that must hold before a change lands, one step after the other, with the time of each.
 
-use crate::{capture, root, run, setup};
+use crate::{bundle, capture, root, run, setup};
 use serde_json::Value;
 use std::process::Command;
 use std::time::Instant;
@@ -22,7 +22,7 @@ const LICENCES: [&str; 11] = [
 
 type Step = (&'static str, fn() -> Result<(), String>);
 
-const STEPS: [Step; 8] = [
+const STEPS: [Step; 9] = [
     ("set-up", || setup::setup().map(|_| ())),
     ("format", || cargo(&["fmt", "--all", "--check"])),
     ("licences", licences),
@@ -30,6 +30,7 @@ const STEPS: [Step; 8] = [
     ("docs", || run(cargo_command(&["doc", "--workspace", "--no-deps"]).env("RUSTDOCFLAGS", "-D warnings"))),
     ("oldest Rust", oldest_rust),
     ("build", || cargo(&["build", "--workspace", "--all-targets"])),
+    ("bundle", bundle::bundle),
     ("tests", || cargo(&["test", "--workspace"])),
 ];
 
