@@ -4,7 +4,13 @@
 mod compare;
 pub mod gemm;
 pub mod mla;
+pub mod norm;
+pub mod quant;
+pub mod rope;
+pub mod routing;
 mod source;
+pub mod surrounded;
+pub mod vocab;
 
 pub use compare::{exact, within};
 pub use source::Source;
@@ -79,6 +85,7 @@ pub struct Case {
 
 /// The quick cases of every family.
 pub fn cases() -> Vec<Case> {
-    let families: &[fn() -> Vec<Case>] = &[gemm::cases, mla::cases];
+    let families: &[fn() -> Vec<Case>] =
+        &[quant::cases, norm::cases, vocab::cases, gemm::cases, routing::cases, rope::cases, mla::cases];
     families.iter().flat_map(|cases| cases()).collect()
 }
