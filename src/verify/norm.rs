@@ -74,7 +74,8 @@ impl Problem {
                 .collect::<Vec<_>>()
         };
         let (want, low, high) = (answer(0.0), answer(-error), answer(error));
-        let bound = want.iter().zip(low.iter().zip(&high)).map(|(w, (l, h))| (w - l).abs().max((w - h).abs()));
+        let bound =
+            want.iter().zip(low.iter().zip(&high)).map(|(w, (l, h))| (w - l).abs().max((w - h).abs()));
         (want.clone(), bound.collect())
     }
 }
@@ -107,7 +108,8 @@ pub fn check_quantized(device: &Device, problem: &Problem) -> Result<(), String>
     let weights = Surrounded::input(device, &[problem.columns], Place::default(), &weight).map_err(text)?;
     let out = Surrounded::output(device, &shape, problem.place).map_err(text)?;
     let codes = Fp8Output::new(device, problem.rows, problem.columns, ScaleLayout::MnMajor).map_err(text)?;
-    let only_codes = Fp8Output::new(device, problem.rows, problem.columns, ScaleLayout::RowMajor).map_err(text)?;
+    let only_codes =
+        Fp8Output::new(device, problem.rows, problem.columns, ScaleLayout::RowMajor).map_err(text)?;
     let stream = device.stream();
     let launch = |codes: &Fp8Output, bf16_output| {
         let mut norm = RmsNormQuantize::new(input.view(), weights.view(), &codes.rows)
@@ -140,7 +142,11 @@ pub fn check_add(device: &Device, problem: &Problem, in_place: bool) -> Result<(
     let b = draw(Values::Normal, problem.rows, problem.columns, problem.seed + 1);
     let left = Surrounded::input(device, &shape, problem.place, &a).map_err(text)?;
     let right = Surrounded::input(device, &shape, Place::default(), &b).map_err(text)?;
-    let out = if in_place { left.clone() } else { Surrounded::output(device, &shape, problem.place).map_err(text)? };
+    let out = if in_place {
+        left.clone()
+    } else {
+        Surrounded::output(device, &shape, problem.place).map_err(text)?
+    };
     Add::new(left.view(), right.view(), out.view()).launch(&device.stream()).map_err(text)?;
     let wide = |values: &[bf16]| values.iter().map(|x| x.to_f64()).collect::<Vec<_>>();
     let want: Vec<_> = reference::add(&wide(&a), &wide(&b)).iter().map(|x| *x as f32).collect();

@@ -34,9 +34,10 @@ fn rotated(row: &[bf16], position: i32, parameters: &RopeParameters) -> (Vec<f64
     let factor = parameters.yarn.as_ref().map_or(1.0, Yarn::table_factor);
     let (want, magnitudes) = reference::rotate(&row, position, &parameters.frequencies(), factor);
     // The tables are rounded once; two products and their sum round three times at most.
-    let pairs = want.into_iter().zip(magnitudes).map(|(want, magnitude)| {
-        rounded_to_bf16(want, 4.0 * 2f64.powi(-24) * magnitude)
-    });
+    let pairs = want
+        .into_iter()
+        .zip(magnitudes)
+        .map(|(want, magnitude)| rounded_to_bf16(want, 4.0 * 2f64.powi(-24) * magnitude));
     pairs.unzip()
 }
 
@@ -162,7 +163,11 @@ pub fn check_cache_write(device: &Device, problem: &CacheProblem) -> Result<(), 
             continue;
         }
         let row = &mut got[slot as usize * (LATENT + ROPE)..][..LATENT + ROPE];
-        exact(&format!("latent of token {token}"), &bits(&row[..LATENT]), &bits(&latent[token * LATENT..][..LATENT]))?;
+        exact(
+            &format!("latent of token {token}"),
+            &bits(&row[..LATENT]),
+            &bits(&latent[token * LATENT..][..LATENT]),
+        )?;
         let (want, bound) = rotated(&key[token * ROPE..][..ROPE], position, &parameters);
         let rotary: Vec<_> = row[LATENT..].iter().map(|x| x.to_f32()).collect();
         within(&format!("key of token {token}"), &rotary, &want, &bound)?;
@@ -192,11 +197,23 @@ pub(super) fn cases() -> Vec<Case> {
     }
     vec![
         case!("queries of 3x16 heads", check_rope, ROTATION),
-        case!("queries of 2x128 heads, YaRN", check_rope, RopeProblem { shape: [2, 128], yarn: true, ..ROTATION }),
-        case!("queries at unknown positions", check_rope, RopeProblem { shape: [17, 3], bad: true, ..ROTATION }),
+        case!(
+            "queries of 2x128 heads, YaRN",
+            check_rope,
+            RopeProblem { shape: [2, 128], yarn: true, ..ROTATION }
+        ),
+        case!(
+            "queries at unknown positions",
+            check_rope,
+            RopeProblem { shape: [17, 3], bad: true, ..ROTATION }
+        ),
         case!("queries in unaligned views", check_rope, RopeProblem { input: ODD, output: ODD, ..ROTATION }),
         case!("20 tokens into the cache", check_cache_write, WRITE),
-        case!("unknown slots and positions", check_cache_write, CacheProblem { tokens: 60, bad: true, ..WRITE }),
+        case!(
+            "unknown slots and positions",
+            check_cache_write,
+            CacheProblem { tokens: 60, bad: true, ..WRITE }
+        ),
         case!("unaligned rows into the cache", check_cache_write, CacheProblem { place: ODD, ..WRITE }),
     ]
 }

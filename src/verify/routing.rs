@@ -94,7 +94,8 @@ pub fn check_router(device: &Device, problem: &RouterProblem) -> Result<usize, S
 
     // A sigmoid is off by 8 roundings (4 of them the exponential's), a biased score by one more, a group's score by two such
     // and one: a choice whose margin is twice that cannot change.
-    let largest = bias.iter().filter(|x| x.is_finite()).fold(1.0, |a: f64, b| a.max(1.0 + f64::from(b.abs())));
+    let largest =
+        bias.iter().filter(|x| x.is_finite()).fold(1.0, |a: f64, b| a.max(1.0 + f64::from(b.abs())));
     let ambiguous = 40.0 * UNIT * largest;
     let mut compared = 0;
     let mut unrouted = false;
@@ -117,7 +118,8 @@ pub fn check_router(device: &Device, problem: &RouterProblem) -> Result<usize, S
         exact(&format!("ids of token {token}"), got_ids, &want.ids)?;
         let relative = (gate.slots as f64 + 16.0) * UNIT;
         // Scores below f32's smallest numbers vanish; divided by 1e-20 that is still nothing.
-        let bound: Vec<_> = want.weights.iter().map(|w| relative * w.abs() + 1e-24 * gate.scale.abs()).collect();
+        let bound: Vec<_> =
+            want.weights.iter().map(|w| relative * w.abs() + 1e-24 * gate.scale.abs()).collect();
         within(&format!("weights of token {token}"), got_weights, &want.weights, &bound)?;
     }
     let nan = logits.iter().any(|x| x.is_nan());
@@ -138,7 +140,11 @@ pub fn draw_ids(entries: usize, experts: usize, bad: bool, seed: u64) -> Vec<i32
         .collect()
 }
 
-fn permuted(device: &Device, [tokens, slots, experts]: [usize; 3], ids: &[i32]) -> Result<(Permutation, Order), String> {
+fn permuted(
+    device: &Device,
+    [tokens, slots, experts]: [usize; 3],
+    ids: &[i32],
+) -> Result<(Permutation, Order), String> {
     let permutation = Permutation::empty(device, tokens, slots, experts).map_err(text)?;
     permute(device, &permutation, ids)?;
     Ok((permutation, reference::permute(ids, experts)))
@@ -194,7 +200,9 @@ pub fn check_gather(
     let (got_codes, got_scales) = out.finish()?;
     let token = |entry: &i32| usize::try_from(*entry).ok().map(|entry| entry / slots);
     let row = |entry| match token(entry) {
-        Some(token) => codes[token * columns..(token + 1) * columns].iter().map(|code| code.to_bits()).collect(),
+        Some(token) => {
+            codes[token * columns..(token + 1) * columns].iter().map(|code| code.to_bits()).collect()
+        }
         None => vec![0; columns],
     };
     let scale_row = |entry| match token(entry) {
@@ -275,18 +283,24 @@ pub fn check_swiglu(device: &Device, problem: &SwigluProblem) -> Result<(), Stri
             };
             let (low, high) = (scale_of(-error), scale_of(error));
             if !(low..=high).contains(&scale) {
-                return Err(format!("scale of row {row}, group {group}: got {scale:e}, want {low:e} to {high:e}"));
+                return Err(format!(
+                    "scale of row {row}, group {group}: got {scale:e}, want {low:e} to {high:e}"
+                ));
             }
             for (column, value) in range.zip(values) {
                 // The reciprocal of the scale and the product round once each.
                 let encode = |sign: f64| {
                     let scaled = value / f64::from(scale);
-                    quantization::decode_e4m3(quantization::encode_e4m3(scaled * (1.0 + sign * (error + 3.0 * UNIT))))
+                    quantization::decode_e4m3(quantization::encode_e4m3(
+                        scaled * (1.0 + sign * (error + 3.0 * UNIT)),
+                    ))
                 };
                 let (a, b) = (encode(-1.0), encode(1.0));
                 let got = quantization::decode_e4m3(codes[row * columns + column]);
                 if !(a.min(b)..=a.max(b)).contains(&got) {
-                    return Err(format!("row {row}, column {column}: got {got}, want {a} to {b} of {value:e} / {scale:e}"));
+                    return Err(format!(
+                        "row {row}, column {column}: got {got}, want {a} to {b} of {value:e} / {scale:e}"
+                    ));
                 }
             }
         }
@@ -333,7 +347,8 @@ pub fn check_combine(device: &Device, problem: &CombineProblem) -> Result<(), St
         false => source.uniforms(entries, 0.0, 1.0),
     };
     let inputs = Surrounded::input(device, &[entries, columns], place, &rows).map_err(text)?;
-    let added = Surrounded::input(device, &[tokens, columns], Place::default(), &shared_rows).map_err(text)?;
+    let added =
+        Surrounded::input(device, &[tokens, columns], Place::default(), &shared_rows).map_err(text)?;
     let factors = Surrounded::input(device, &[tokens, slots], Place::default(), &weights).map_err(text)?;
     let out = Surrounded::output(device, &[tokens, columns], place).map_err(text)?;
     let mut combine = Combine::new(inputs.view(), &permutation, factors.view(), out.view());
@@ -369,7 +384,12 @@ pub fn check_combine(device: &Device, problem: &CombineProblem) -> Result<(), St
 }
 
 /// Gathers rows to experts that do nothing, and combines them with weights that sum to one: the tokens come back.
-pub fn check_round_trip(device: &Device, [tokens, experts]: [usize; 2], columns: usize, seed: u64) -> Result<(), String> {
+pub fn check_round_trip(
+    device: &Device,
+    [tokens, experts]: [usize; 2],
+    columns: usize,
+    seed: u64,
+) -> Result<(), String> {
     const SLOTS: usize = 4;
     let (permutation, order) =
         permuted(device, [tokens, SLOTS, experts], &draw_ids(tokens * SLOTS, experts, false, seed))?;
@@ -380,7 +400,8 @@ pub fn check_round_trip(device: &Device, [tokens, experts]: [usize; 2], columns:
         .iter()
         .flat_map(|entry| x[*entry as usize / SLOTS * columns..][..columns].iter().copied())
         .collect();
-    let rows = Surrounded::input(device, &[tokens * SLOTS, columns], Place::default(), &moved).map_err(text)?;
+    let rows =
+        Surrounded::input(device, &[tokens * SLOTS, columns], Place::default(), &moved).map_err(text)?;
     let weights = device.full(&[tokens, SLOTS], 0.25).map_err(text)?;
     let out = Surrounded::output(device, &[tokens, columns], Place::default()).map_err(text)?;
     Combine::new(rows.view(), &permutation, &weights, out.view()).launch(&device.stream()).map_err(text)?;
@@ -447,7 +468,12 @@ pub(super) fn cases() -> Vec<Case> {
         )
         .map(drop)),
         case!("permutation of 128x8 entries", |device| check_permute(device, [128, 8, 256], false, 1)),
-        case!("permutation of 700x8 entries in three passes", |device| check_permute(device, [700, 8, 256], true, 2)),
+        case!("permutation of 700x8 entries in three passes", |device| check_permute(
+            device,
+            [700, 8, 256],
+            true,
+            2
+        )),
         case!("permutation of no tokens", |device| check_permute(device, [0, 8, 5], false, 3)),
         case!("gather of 5x4 rows of 7168", |device| check_gather(
             device,

@@ -66,7 +66,8 @@ impl<T: Poison> Surrounded<T> {
 
     /// The same with any strides.
     pub fn strided(device: &Device, shape: &[usize], strides: &[usize], offset: usize) -> Result<Self> {
-        let reach: usize = shape.iter().zip(strides).map(|(dim, stride)| dim.saturating_sub(1) * stride).sum();
+        let reach: usize =
+            shape.iter().zip(strides).map(|(dim, stride)| dim.saturating_sub(1) * stride).sum();
         let start = MARGIN + offset;
         let whole = device.full(&[start + reach + 1 + MARGIN], T::POISON)?;
         let view = whole.as_strided(start, shape, strides)?;

@@ -1,0 +1,108 @@
+//! Rotary embedding and cache writes against their oracle, on whatever device there is.
+
+use narrowgauge::mla::{CacheWrite, LatentCache, Rope, RopeParameters, RopeTables};
+use narrowgauge::verify::rope::{CacheProblem, RopeProblem, check_cache_write, check_rope, parameters};
+use narrowgauge::verify::surrounded::Place;
+use narrowgauge::{Device, Error, Result, Tensor, bf16, verify};
+use proptest::prelude::*;
+
+fn device() -> Device {
+    verify::device().unwrap()
+}
+
+#[test]
+#[cfg_attr(not(ng_kernels), ignore = "needs compiled kernels: run cargo xtask setup")]
+fn every_quick_case_passes_under_every_schedule() {
+    let cases: Vec<_> = verify::cases().into_iter().filter(|case| case.family == "rope").collect();
+    assert!(!cases.is_empty());
+    let device = device();
+    for (name, schedule) in verify::schedules() {
+        if device.is_simulated() {
+            device.set_schedule(schedule).unwrap();
+        }
+        for case in &cases {
+            (case.run)(&device)
+                .unwrap_or_else(|error| panic!("{}: {error}\nunder the {name} schedule", case.name));
+        }
+    }
+}
+
+/// Aligned and unaligned, alone and as columns of wider rows.
+fn place() -> impl Strategy<Value = Place> {
+    let aligned = (0usize..=2, 0usize..=2).prop_map(|(offset, padding)| (offset * 8, padding * 64));
+    prop_oneof![aligned, (0usize..=9, 0usize..=9)].prop_map(|(offset, padding)| Place { offset, padding })
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(32))]
+
+    #[test]
+    #[cfg_attr(not(ng_kernels), ignore = "needs compiled kernels: run cargo xtask setup")]
+    fn queries_are_rotated(
+        shape in [0usize..=9, 0usize..=20],
+        yarn: bool,
+        bad: bool,
+        input in place(),
+        output in place(),
+        seed: u64,
+    ) {
+        let problem = RopeProblem { shape, yarn, bad, input, output, seed };
+        check_rope(&device(), &problem).map_err(TestCaseError::fail)?;
+    }
+
+    #[test]
+    #[cfg_attr(not(ng_kernels), ignore = "needs compiled kernels: run cargo xtask setup")]
+    fn tokens_are_cached(
+        tokens in 0usize..=64,
+        pages in 1usize..=3,
+        bad: bool,
+        place in place(),
+        seed: u64,
+    ) {
+        let problem = CacheProblem { tokens, pages, bad, place, seed };
+        check_cache_write(&device(), &problem).map_err(TestCaseError::fail)?;
+    }
+}
+
+#[test]
+fn bad_arguments_are_named() {
+    let device = device();
+    let stream = device.stream();
+    let wrong = |result: Result<()>| match result {
+        Err(Error::Argument { argument, .. }) => argument,
+        other => panic!("{other:?}"),
+    };
+    let made = |parameters: &RopeParameters| wrong(RopeTables::new(&device, parameters).map(drop));
+    let plain = parameters(false);
+    assert_eq!(made(&RopeParameters { dim: 63, ..plain.clone() }), "dim");
+    assert_eq!(made(&RopeParameters { base: 1.0, ..plain.clone() }), "base");
+    assert_eq!(made(&RopeParameters { max_positions: 0, ..plain.clone() }), "max_positions");
+    let mut yarn = parameters(true);
+    yarn.yarn.as_mut().unwrap().factor = f64::NAN;
+    assert_eq!(made(&yarn), "yarn.factor");
+
+    let tables = RopeTables::new(&device, &plain).unwrap();
+    let narrow = RopeTables::new(&device, &RopeParameters { dim: 32, ..plain }).unwrap();
+    let x: Tensor<bf16> = device.zeros(&[4, 2, 64]).unwrap();
+    let out: Tensor<bf16> = device.zeros(&[4, 2, 64]).unwrap();
+    let positions: Tensor<i32> = device.zeros(&[4]).unwrap();
+    let rope = |x, positions, tables, out| wrong(Rope::new(x, positions, tables, out).launch(&stream));
+    assert_eq!(rope(&x.slice(2, 0..32).unwrap(), &positions, &tables, &out), "x");
+    assert_eq!(rope(&x, &positions.slice(0, 0..3).unwrap(), &tables, &out), "positions");
+    assert_eq!(rope(&x, &positions, &narrow, &out), "tables");
+    assert_eq!(rope(&x, &positions, &tables, &x), "out");
+
+    assert_eq!(wrong(LatentCache::new(&device, 0).map(drop)), "pages");
+    assert_eq!(wrong(LatentCache::new(&device, 1 << 25).map(drop)), "pages * 64");
+    let cache = LatentCache::new(&device, 1).unwrap();
+    let latent: Tensor<bf16> = device.zeros(&[4, 512]).unwrap();
+    let key: Tensor<bf16> = device.zeros(&[4, 64]).unwrap();
+    let write = |latent, key, slots| {
+        wrong(CacheWrite::new(latent, key, &positions, slots, &tables, &cache).launch(&stream))
+    };
+    assert_eq!(write(&latent.slice(1, 0..511).unwrap(), &key, &positions), "latent");
+    assert_eq!(write(&latent, &key.slice(0, 0..3).unwrap(), &positions), "key_rope");
+    assert_eq!(write(&latent, &key, &positions.slice(0, 0..3).unwrap()), "slots");
+    let inside = cache.tensor().select(0, 0).unwrap().slice(0, 0..4).unwrap().slice(1, 0..512).unwrap();
+    assert_eq!(write(&inside, &key, &positions), "cache");
+}

@@ -1,0 +1,275 @@
+//! Routing against its oracles, on whatever device there is.
+
+use narrowgauge::routing::reference::Gate;
+use narrowgauge::routing::{Combine, GatherRows, Permutation, Permute, Router, SwigluQuantize};
+use narrowgauge::verify::routing::{
+    CombineProblem, RouterProblem, Scores, SwigluProblem, V3, check_combine, check_gather, check_permute,
+    check_round_trip, check_router, check_swiglu,
+};
+use narrowgauge::verify::surrounded::Place;
+use narrowgauge::{Device, Error, Fp8Rows, Result, ScaleLayout, Tensor, bf16, verify};
+use proptest::prelude::*;
+
+fn device() -> Device {
+    verify::device().unwrap()
+}
+
+#[test]
+#[cfg_attr(not(ng_kernels), ignore = "needs compiled kernels: run cargo xtask setup")]
+fn every_quick_case_passes_under_every_schedule() {
+    let cases: Vec<_> = verify::cases().into_iter().filter(|case| case.family == "routing").collect();
+    assert!(!cases.is_empty());
+    let device = device();
+    for (name, schedule) in verify::schedules() {
+        if device.is_simulated() {
+            device.set_schedule(schedule).unwrap();
+        }
+        for case in &cases {
+            (case.run)(&device)
+                .unwrap_or_else(|error| panic!("{}: {error}\nunder the {name} schedule", case.name));
+        }
+    }
+}
+
+fn place() -> impl Strategy<Value = Place> {
+    (0usize..=9, 0usize..=9).prop_map(|(offset, padding)| Place { offset, padding })
+}
+
+/// Any gate that the router takes.
+fn gates() -> impl Strategy<Value = (usize, Gate)> {
+    let groups = prop_oneof![Just(1usize), 2usize..=32];
+    let sized = groups.prop_flat_map(|groups| (Just(groups), 1..=512 / groups, 1..=groups));
+    let filled = sized.prop_flat_map(|(groups, size, kept)| {
+        (Just(groups), Just(size), Just(kept), 1..=16.min(size * kept), any::<bool>(), 0.5f64..3.0)
+    });
+    filled.prop_map(|(groups, size, kept_groups, slots, normalize, scale)| {
+        (groups * size, Gate { slots, groups, kept_groups, normalize, scale })
+    })
+}
+
+/// Tokens, slots and experts.
+fn shapes() -> impl Strategy<Value = [usize; 3]> {
+    let experts = prop_oneof![1usize..=40, 200usize..=512];
+    (0usize..=20, 1usize..=16, experts).prop_map(|(tokens, slots, experts)| [tokens, slots, experts])
+}
+
+fn columns() -> impl Strategy<Value = usize> {
+    prop_oneof![1usize..=300, (1usize..=6).prop_map(|groups| groups * 128)]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(32))]
+
+    #[test]
+    #[cfg_attr(not(ng_kernels), ignore = "needs compiled kernels: run cargo xtask setup")]
+    fn any_gate_chooses_as_the_oracle(
+        (experts, gate) in gates(),
+        tokens in 0usize..=9,
+        scores in prop_oneof![Just(Scores::Normal), Just(Scores::Ties), Just(Scores::Negative), Just(Scores::Wild)],
+        place in place(),
+        seed: u64,
+    ) {
+        let problem = RouterProblem { tokens, experts, gate, scores, place, seed };
+        check_router(&device(), &problem).map_err(TestCaseError::fail)?;
+    }
+
+    #[test]
+    #[cfg_attr(not(ng_kernels), ignore = "needs compiled kernels: run cargo xtask setup")]
+    fn entries_are_ordered_by_expert(shape in shapes(), bad: bool, seed in 0..u64::MAX) {
+        check_permute(&device(), shape, bad, seed).map_err(TestCaseError::fail)?;
+    }
+
+    #[test]
+    #[cfg_attr(not(ng_kernels), ignore = "needs compiled kernels: run cargo xtask setup")]
+    fn rows_are_gathered(
+        shape in shapes(),
+        columns in columns(),
+        layout in prop_oneof![Just(ScaleLayout::RowMajor), Just(ScaleLayout::MnMajor)],
+        bad: bool,
+        seed: u64,
+    ) {
+        check_gather(&device(), shape, columns, layout, bad, seed).map_err(TestCaseError::fail)?;
+    }
+
+    #[test]
+    #[cfg_attr(not(ng_kernels), ignore = "needs compiled kernels: run cargo xtask setup")]
+    fn activations_are_quantised(
+        rows in 0usize..=6,
+        columns in columns(),
+        gap in 0usize..=70,
+        power_of_two: bool,
+        unrouted: bool,
+        place in place(),
+        seed: u64,
+    ) {
+        let problem = SwigluProblem { rows: 2 * rows, columns, gap, power_of_two, unrouted, place, seed };
+        check_swiglu(&device(), &problem).map_err(TestCaseError::fail)?;
+    }
+
+    #[test]
+    #[cfg_attr(not(ng_kernels), ignore = "needs compiled kernels: run cargo xtask setup")]
+    fn sums_are_within_the_bound(
+        shape in shapes(),
+        columns in columns(),
+        shared: bool,
+        exact: bool,
+        bad: bool,
+        place in place(),
+        seed: u64,
+    ) {
+        let problem = CombineProblem { shape, columns, shared, exact, bad, place, seed };
+        check_combine(&device(), &problem).map_err(TestCaseError::fail)?;
+    }
+
+    #[test]
+    #[cfg_attr(not(ng_kernels), ignore = "needs compiled kernels: run cargo xtask setup")]
+    fn what_is_permuted_comes_back(shape in [0usize..=20, 1usize..=64], columns in columns(), seed: u64) {
+        check_round_trip(&device(), shape, columns, seed).map_err(TestCaseError::fail)?;
+    }
+}
+
+/// Most choices must be clear, or the property above compares nothing.
+#[test]
+#[cfg_attr(not(ng_kernels), ignore = "needs compiled kernels: run cargo xtask setup")]
+fn most_choices_are_compared_exactly() {
+    for scores in [Scores::Normal, Scores::Ties, Scores::Negative] {
+        let problem =
+            RouterProblem { tokens: 64, experts: 256, gate: V3, scores, place: Place::default(), seed: 8 };
+        let compared = check_router(&device(), &problem).unwrap();
+        assert!(compared >= 58, "{scores:?}: only {compared} of 64");
+    }
+}
+
+/// Chunk borders of the permutation, one below, at and above, and everything in one expert.
+#[test]
+#[cfg_attr(not(ng_kernels), ignore = "needs compiled kernels: run cargo xtask setup")]
+fn permutations_at_the_borders_of_their_kernels() {
+    let device = device();
+    for shape in [[2047, 1, 7], [2048, 1, 512], [2049, 1, 33], [4097, 1, 31], [128, 16, 1], [129, 16, 1]] {
+        check_permute(&device, shape, false, 11).unwrap_or_else(|error| panic!("{shape:?}: {error}"));
+    }
+}
+
+struct Routed {
+    ids: Vec<i32>,
+    weights: Vec<f32>,
+}
+
+fn route(device: &Device, logits: &[f32], bias: &[f32]) -> Routed {
+    let (tokens, slots) = (logits.len() / bias.len(), 8);
+    let logits = device.tensor(&[tokens, bias.len()], logits).unwrap();
+    let bias = device.tensor(&[bias.len()], bias).unwrap();
+    let weights = device.empty(&[tokens, slots]).unwrap();
+    let ids = device.empty(&[tokens, slots]).unwrap();
+    Router::new(&logits, &bias, &weights, &ids).groups(8, 4).scale(2.5).launch(&device.stream()).unwrap();
+    Routed { ids: ids.to_vec().unwrap(), weights: weights.to_vec().unwrap() }
+}
+
+#[test]
+#[cfg_attr(not(ng_kernels), ignore = "needs compiled kernels: run cargo xtask setup")]
+fn a_token_does_not_depend_on_the_others() {
+    let device = device();
+    let mut source = verify::Source::new(21);
+    let bias = source.uniforms(256, -0.1, 0.1);
+    let logits = source.normals(9 * 256, 1.0);
+    let all = route(&device, &logits, &bias);
+    for (token, row) in logits.chunks(256).enumerate() {
+        let alone = route(&device, row, &bias);
+        assert_eq!(alone.ids, all.ids[token * 8..][..8]);
+        assert_eq!(alone.weights, all.weights[token * 8..][..8]);
+    }
+}
+
+/// A token of NaN and one of infinities and NaN: no id repeats or leaves the experts, and the status says so.
+#[test]
+#[cfg_attr(not(ng_kernels), ignore = "needs compiled kernels: run cargo xtask setup")]
+fn nan_is_reported_and_never_chosen() {
+    let device = device();
+    let mut logits = vec![f32::NAN; 2 * 256];
+    logits[256 + 32 * 3 + 5] = 1.0;
+    logits[256 + 32 * 3 + 6] = f32::INFINITY;
+    let routed = route(&device, &logits, &[0.0; 256]);
+    assert_eq!(routed.ids[..8], [-1; 8]);
+    assert_eq!(routed.weights[..8], [0.0; 8]);
+    assert_eq!(routed.ids[8..], [102, 101, -1, -1, -1, -1, -1, -1]);
+    let sum: f32 = routed.weights[8..].iter().sum();
+    assert!((sum - 2.5).abs() <= 2.5 * 16.0 * f32::EPSILON, "{sum}");
+    let status = device.stream().status().unwrap();
+    assert!(status.nan_score() && status.unrouted() && !status.bad_expert());
+    assert!(device.stream().status().unwrap().is_clear());
+}
+
+fn wrong(result: Result<()>) -> &'static str {
+    match result {
+        Err(Error::Argument { argument, .. }) => argument,
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn bad_arguments_of_the_router_are_named() {
+    let device = device();
+    let stream = device.stream();
+    let f32s = |shape: &[usize]| -> Tensor<f32> { device.zeros(shape).unwrap() };
+    let (logits, bias, weights) = (f32s(&[4, 64]), f32s(&[64]), f32s(&[4, 8]));
+    let ids: Tensor<i32> = device.zeros(&[4, 8]).unwrap();
+    let good = Router::new(&logits, &bias, &weights, &ids);
+    assert_eq!(wrong(good.groups(0, 1).launch(&stream)), "n_group");
+    assert_eq!(wrong(good.groups(7, 1).launch(&stream)), "n_group");
+    assert_eq!(wrong(good.groups(64, 64).launch(&stream)), "n_group");
+    assert_eq!(wrong(good.groups(8, 9).launch(&stream)), "topk_group");
+    assert_eq!(wrong(good.groups(8, 0).launch(&stream)), "topk_group");
+    assert_eq!(wrong(good.groups(16, 1).launch(&stream)), "k");
+    assert_eq!(wrong(good.scale(f32::INFINITY).launch(&stream)), "scale");
+    assert_eq!(wrong(Router::new(&logits, &f32s(&[63]), &weights, &ids).launch(&stream)), "bias");
+    assert_eq!(wrong(Router::new(&logits, &bias, &f32s(&[4, 7]), &ids).launch(&stream)), "weights");
+    let large = f32s(&[4, 513]);
+    assert_eq!(wrong(Router::new(&large, &f32s(&[513]), &weights, &ids).launch(&stream)), "experts");
+    let many: Tensor<i32> = device.zeros(&[4, 17]).unwrap();
+    assert_eq!(wrong(Router::new(&logits, &bias, &f32s(&[4, 17]), &many).launch(&stream)), "k");
+    let none: Tensor<i32> = device.zeros(&[4, 0]).unwrap();
+    assert_eq!(wrong(Router::new(&logits, &bias, &f32s(&[4, 0]), &none).launch(&stream)), "k");
+}
+
+#[test]
+fn bad_arguments_around_the_permutation_are_named() {
+    let device = device();
+    let stream = device.stream();
+    assert_eq!(wrong(Permutation::empty(&device, 4, 0, 8).map(drop)), "k");
+    assert_eq!(wrong(Permutation::empty(&device, 4, 17, 8).map(drop)), "k");
+    assert_eq!(wrong(Permutation::empty(&device, 4, 2, 0).map(drop)), "experts");
+    assert_eq!(wrong(Permutation::empty(&device, 4, 2, 513).map(drop)), "experts");
+    assert_eq!(wrong(Permutation::empty(&device, 1 << 31, 2, 8).map(drop)), "entries");
+
+    let permutation = Permutation::empty(&device, 4, 2, 8).unwrap();
+    let ids: Tensor<i32> = device.zeros(&[4, 3]).unwrap();
+    assert_eq!(wrong(Permute::new(&ids, &permutation).launch(&stream)), "ids");
+    assert_eq!(wrong(Permute::new(&ids.slice(1, 0..2).unwrap(), &permutation).launch(&stream)), "ids");
+    assert_eq!(wrong(Permute::new(permutation.position(), &permutation).launch(&stream)), "permutation");
+
+    let rows = |count| Fp8Rows::empty(&device, count, 256, ScaleLayout::RowMajor).unwrap();
+    assert_eq!(wrong(GatherRows::new(&rows(5), &permutation, &rows(8)).launch(&stream)), "rows");
+    assert_eq!(wrong(GatherRows::new(&rows(4), &permutation, &rows(7)).launch(&stream)), "out");
+    let both = rows(8);
+    let first = both.slice_rows(0..4).unwrap();
+    assert_eq!(wrong(GatherRows::new(&first, &permutation, &both).launch(&stream)), "out.data");
+
+    let gate_up: Tensor<bf16> = device.zeros(&[8, 512]).unwrap();
+    let out = rows(8);
+    let swiglu = SwigluQuantize::new(&gate_up, &out);
+    assert_eq!(wrong(swiglu.up_offset(255).launch(&stream)), "up_offset");
+    assert_eq!(wrong(swiglu.up_offset(257).launch(&stream)), "up_offset");
+    assert_eq!(wrong(swiglu.up_offset(usize::MAX).launch(&stream)), "up_offset");
+    let other = Permutation::empty(&device, 3, 2, 8).unwrap();
+    assert_eq!(wrong(swiglu.permutation(&other).launch(&stream)), "permutation");
+
+    let weights: Tensor<f32> = device.zeros(&[4, 2]).unwrap();
+    let expert_rows: Tensor<bf16> = device.zeros(&[8, 64]).unwrap();
+    let sums: Tensor<bf16> = device.zeros(&[4, 64]).unwrap();
+    let combine = Combine::new(&expert_rows, &permutation, &weights, &sums);
+    assert_eq!(wrong(combine.shared(&expert_rows).launch(&stream)), "shared");
+    let seven = expert_rows.slice(0, 0..7).unwrap();
+    assert_eq!(wrong(Combine::new(&seven, &permutation, &weights, &sums).launch(&stream)), "rows");
+    let inside = expert_rows.slice(0, 0..4).unwrap();
+    assert_eq!(wrong(Combine::new(&expert_rows, &permutation, &weights, &inside).launch(&stream)), "out");
+}
