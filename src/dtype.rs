@@ -171,9 +171,44 @@ impl fmt::Display for E4m3 {
     }
 }
 
+/// The bf16 nearest to a value, ties to even. (`bf16::from_f64` cuts the lowest 32 bits off before it rounds, so that what
+/// lies just above a tie goes to even.)
+pub fn nearest_bf16(value: f64) -> bf16 {
+    let near = value as f32;
+    let mut bits = near.to_bits();
+    // Rounded to odd: towards zero, with the lowest bit standing for everything that was cut off.
+    if f64::from(near).abs() > value.abs() {
+        bits -= 1;
+    }
+    if f64::from(near) != value && !value.is_nan() {
+        bits |= 1;
+    }
+    bf16::from_f32(f32::from_bits(bits))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn bf16_rounds_once() {
+        for bits in (0..0x7F80u16).step_by(7).chain([0x7F7F]) {
+            let (low, above) = (bf16::from_bits(bits), bf16::from_bits(bits + 1));
+            let middle = (low.to_f64() + above.to_f64()) / 2.0;
+            if middle.is_finite() {
+                let even = bits + bits % 2;
+                assert_eq!(nearest_bf16(middle).to_bits(), even);
+                assert_eq!(nearest_bf16(middle * (1.0 + f64::EPSILON)).to_bits(), bits + 1);
+                assert_eq!(nearest_bf16(middle * (1.0 - f64::EPSILON)).to_bits(), bits);
+                assert_eq!(nearest_bf16(-middle).to_bits(), even | 0x8000);
+            }
+            assert_eq!(nearest_bf16(low.to_f64()).to_bits(), bits);
+        }
+        assert_eq!(nearest_bf16(1e300), bf16::INFINITY);
+        assert_eq!(nearest_bf16(f64::NEG_INFINITY), bf16::NEG_INFINITY);
+        assert_eq!(nearest_bf16(-1e-300).to_bits(), 0x8000);
+        assert!(nearest_bf16(f64::NAN).is_nan());
+    }
 
     /// The value of a code, from the format's definition.
     fn decode(code: u8) -> f64 {

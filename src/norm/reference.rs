@@ -1,6 +1,6 @@
 //! The oracle of the norms.
 
-use crate::dtype::bf16;
+use crate::dtype::nearest_bf16;
 
 /// One row of RMS norm in DeepSeek's order of roundings: normalised in f64, rounded to bf16, multiplied by the weight,
 /// rounded to bf16.
@@ -20,7 +20,7 @@ pub fn add(a: &[f64], b: &[f64]) -> Vec<f64> {
 
 /// The nearest bf16.
 fn round(value: f64) -> f64 {
-    bf16::from_f64(value).to_f64()
+    nearest_bf16(value).to_f64()
 }
 
 #[cfg(test)]

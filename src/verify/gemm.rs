@@ -2,7 +2,7 @@
 
 use super::{Case, Source, exact, within};
 use crate::device::Device;
-use crate::dtype::{E4m3, Element, bf16};
+use crate::dtype::{E4m3, Element, bf16, nearest_bf16};
 use crate::error::Error;
 use crate::fp8::{Fp8Blocks, Fp8Rows, ScaleLayout};
 use crate::gemm::reference::{self, Expected, Fp8Product, Rounding};
@@ -39,7 +39,7 @@ impl Checked for bf16 {
     const CANARY: Self = bf16::from_bits(0xFEDC);
 
     fn nearest(value: f64) -> Self {
-        bf16::from_f64(value)
+        nearest_bf16(value)
     }
 
     fn widen(self) -> f32 {

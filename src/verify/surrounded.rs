@@ -2,7 +2,7 @@
 
 use super::exact;
 use crate::device::Device;
-use crate::dtype::{E4m3, Element, bf16};
+use crate::dtype::{E4m3, Element, bf16, nearest_bf16};
 use crate::error::{Error, Result};
 use crate::tensor::Tensor;
 
@@ -121,7 +121,7 @@ pub fn bits<T: Poison>(values: &[T]) -> Vec<u32> {
 /// What a kernel may answer that computes `want` with an absolute error of at most `error` and then rounds to bf16: the
 /// rounded value, and how far the farthest allowed bf16 is from it.
 pub fn rounded_to_bf16(want: f64, error: f64) -> (f64, f64) {
-    let round = |value: f64| bf16::from_f64(value).to_f64();
+    let round = |value: f64| nearest_bf16(value).to_f64();
     let rounded = round(want);
     (rounded, (round(want + error) - rounded).max(rounded - round(want - error)))
 }

@@ -34,7 +34,7 @@ fn place() -> impl Strategy<Value = Place> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(32))]
+    #![proptest_config(ProptestConfig::with_cases(64))]
 
     #[test]
     #[cfg_attr(not(ng_kernels), ignore = "needs compiled kernels: run cargo xtask setup")]
@@ -86,7 +86,9 @@ fn bad_arguments_are_named() {
     let x: Tensor<bf16> = device.zeros(&[4, 2, 64]).unwrap();
     let out: Tensor<bf16> = device.zeros(&[4, 2, 64]).unwrap();
     let positions: Tensor<i32> = device.zeros(&[4]).unwrap();
-    let rope = |x, positions, tables, out| wrong(Rope::new(x, positions, tables, out).launch(&stream));
+    let rope = |x: &Tensor<bf16>, positions: &Tensor<i32>, tables: &RopeTables, out: &Tensor<bf16>| {
+        wrong(Rope::new(x, positions, tables, out).launch(&stream))
+    };
     assert_eq!(rope(&x.slice(2, 0..32).unwrap(), &positions, &tables, &out), "x");
     assert_eq!(rope(&x, &positions.slice(0, 0..3).unwrap(), &tables, &out), "positions");
     assert_eq!(rope(&x, &positions, &narrow, &out), "tables");
@@ -97,7 +99,7 @@ fn bad_arguments_are_named() {
     let cache = LatentCache::new(&device, 1).unwrap();
     let latent: Tensor<bf16> = device.zeros(&[4, 512]).unwrap();
     let key: Tensor<bf16> = device.zeros(&[4, 64]).unwrap();
-    let write = |latent, key, slots| {
+    let write = |latent: &Tensor<bf16>, key: &Tensor<bf16>, slots: &Tensor<i32>| {
         wrong(CacheWrite::new(latent, key, &positions, slots, &tables, &cache).launch(&stream))
     };
     assert_eq!(write(&latent.slice(1, 0..511).unwrap(), &key, &positions), "latent");

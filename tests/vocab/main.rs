@@ -32,7 +32,7 @@ fn place() -> impl Strategy<Value = Place> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(32))]
+    #![proptest_config(ProptestConfig::with_cases(64))]
 
     #[test]
     #[cfg_attr(not(ng_kernels), ignore = "needs compiled kernels: run cargo xtask setup")]
@@ -72,14 +72,16 @@ fn bad_arguments_are_named() {
     let table: Tensor<bf16> = device.zeros(&[10, 64]).unwrap();
     let ids: Tensor<i32> = device.zeros(&[3]).unwrap();
     let out: Tensor<bf16> = device.zeros(&[3, 64]).unwrap();
-    let embed = |table, ids, out| wrong(Embedding::new(table, ids, out).launch(&stream));
+    let embed = |table: &Tensor<bf16>, ids: &Tensor<i32>, out: &Tensor<bf16>| {
+        wrong(Embedding::new(table, ids, out).launch(&stream))
+    };
     assert_eq!(embed(&table.select(0, 0).unwrap(), &ids, &out), "table");
     assert_eq!(embed(&table, &ids.reshape(&[3, 1]).unwrap(), &out), "ids");
     assert_eq!(embed(&table, &ids, &out.slice(0, 0..2).unwrap()), "out");
     assert_eq!(embed(&table, &ids, &table.slice(0, 0..3).unwrap()), "out");
 
     let logits: Tensor<f32> = device.zeros(&[3, 64]).unwrap();
-    let argmax = |logits, out| wrong(Argmax::new(logits, out).launch(&stream));
+    let argmax = |logits: &Tensor<f32>, out: &Tensor<i32>| wrong(Argmax::new(logits, out).launch(&stream));
     assert_eq!(argmax(&logits, &ids.slice(0, 0..2).unwrap()), "out");
     assert_eq!(argmax(&logits.slice(1, 0..0).unwrap(), &ids), "logits");
     assert_eq!(argmax(&logits.transpose(0, 1).unwrap().slice(0, 0..3).unwrap(), &ids), "logits");
