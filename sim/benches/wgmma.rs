@@ -1,5 +1,8 @@
 //! The bare wgmma step on the host: how many multiply-accumulates a second the simulated tensor core makes.
 
+// The group macro makes an undocumented function.
+#![allow(missing_docs)]
+
 use std::hint::black_box;
 use std::time::Duration;
 
