@@ -34,6 +34,7 @@ pub struct AttentionLayer {
     power_of_two: bool,
 }
 
+#[allow(clippy::large_enum_variant, reason = "one a layer")]
 enum Query {
     Direct(Linear),
     Compressed { down: Linear, norm: Tensor<bf16>, up: Linear, rank: usize },

@@ -243,7 +243,7 @@ impl Raw {
         sixteens("moe_intermediate_size", moe.intermediate)?;
         within("n_shared_experts", moe.shared, 0, 64)?;
         within("n_group", moe.groups, 1, moe.experts)?;
-        if moe.experts % moe.groups != 0 {
+        if !moe.experts.is_multiple_of(moe.groups) {
             fail!("n_routed_experts is {}; wanted a multiple of n_group {}", moe.experts, moe.groups);
         }
         if moe.groups > 1 && moe.experts == moe.groups {
@@ -340,7 +340,7 @@ fn within(name: &str, got: usize, low: usize, high: usize) -> Outcome<()> {
 }
 
 fn sixteens(name: &str, got: usize) -> Outcome<()> {
-    if got % 16 != 0 {
+    if !got.is_multiple_of(16) {
         fail!("{name} is {got}; wanted a multiple of 16");
     }
     Ok(())

@@ -11,6 +11,7 @@ use super::config::{Config, Moe};
 use super::failure::Outcome;
 use super::linear::{Linear, Stack, padded, quantized};
 
+#[allow(clippy::large_enum_variant, reason = "one a layer")]
 pub enum FeedForward {
     Dense(Mlp),
     Experts(Box<Experts>),

@@ -38,7 +38,7 @@ mod tests {
             for columns in [1, 128, 256, 257, 512, 1536, 2048, 2880, 7168, 18432, i32::MAX as usize] {
                 let plan = Plan::new(rows, columns);
                 let rows_per_block = plan.threads / 32 / plan.warps_per_row;
-                assert!(plan.threads % 32 == 0 && (32..=256).contains(&plan.threads));
+                assert!(plan.threads.is_multiple_of(32) && (32..=256).contains(&plan.threads));
                 assert!(u64::from(plan.blocks) * u64::from(rows_per_block) >= rows as u64);
                 assert!((u64::from(plan.blocks) - 1) * u64::from(rows_per_block) < rows as u64);
             }

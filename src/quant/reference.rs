@@ -35,7 +35,7 @@ pub fn encode_e4m3(value: f64) -> u8 {
     let above = MAGNITUDES.partition_point(|code| *code < magnitude).min(0x7E) as u8;
     let below = above.saturating_sub(1);
     let (up, down) = (decode_e4m3(above) - magnitude, magnitude - decode_e4m3(below));
-    let nearest = if up < down || (up == down && above % 2 == 0) { above } else { below };
+    let nearest = if up < down || (up == down && above.is_multiple_of(2)) { above } else { below };
     nearest | if value.is_sign_negative() { 0x80 } else { 0 }
 }
 

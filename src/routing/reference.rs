@@ -70,10 +70,10 @@ pub fn route(logits: &[f32], bias: &[f32], gate: &Gate) -> Choice {
     let groups = ranked(&scores);
     // Which of the kept groups is better does not matter: only the border does.
     let mut margin = f64::INFINITY;
-    if let (Some(last), Some(next)) = (groups.get(gate.kept_groups - 1), groups.get(gate.kept_groups)) {
-        if last.1 > next.1 {
-            margin = last.1 - next.1;
-        }
+    if let (Some(last), Some(next)) = (groups.get(gate.kept_groups - 1), groups.get(gate.kept_groups))
+        && last.1 > next.1
+    {
+        margin = last.1 - next.1;
     }
     let kept: Vec<_> = groups[..gate.kept_groups].iter().map(|(group, _)| *group).collect();
     let open: Vec<_> = candidates

@@ -94,7 +94,7 @@ impl Block<'_> {
     }
 
     fn aligned(&self, lane: usize, address: u64, to: u32) -> Step<()> {
-        if address % u64::from(to) == 0 {
+        if address.is_multiple_of(u64::from(to)) {
             return Ok(());
         }
         Err(Trouble { kind: FaultKind::Misaligned { address, align: to }, lane: Some(lane as u32) })

@@ -1,5 +1,8 @@
 //! Runs a launch: blocks one after the other, the warps of a block in turns, asynchronous operations as the schedule says.
 
+#![allow(clippy::needless_range_loop, reason = "lanes index several rows at once")]
+#![allow(clippy::too_many_arguments, reason = "one parameter an operand of the instruction")]
+
 mod access;
 mod asynchronous;
 mod barriers;
@@ -139,13 +142,10 @@ fn check(profile: &CardProfile, program: &Program, launch: &Launch<'_>) -> Resul
     if x == 0 || y == 0 || z == 0 || x > i32::MAX as u32 || y > 65_535 || z > 65_535 {
         return Err(format!("a grid of {x}×{y}×{z} blocks"));
     }
-    if let Some(required) = program.required_threads {
-        if required != launch.block {
-            return Err(format!(
-                "blocks of {:?} threads where the kernel requires {required:?}",
-                launch.block
-            ));
-        }
+    if let Some(required) = program.required_threads
+        && required != launch.block
+    {
+        return Err(format!("blocks of {:?} threads where the kernel requires {required:?}", launch.block));
     }
     if let Some(most) = program.max_threads.filter(|&most| threads > u64::from(most)) {
         return Err(format!("{threads} threads in a block of a kernel compiled for at most {most}"));

@@ -149,10 +149,10 @@ impl Block<'_> {
     }
 
     pub(super) fn demand(&self, shadow: &Row64, mask: u32, used_as: &'static str) -> Step<()> {
-        if self.schedule.checks {
-            if let Some(lane) = (0..32).find(|&i| mask >> i & 1 == 1 && shadow[i] != 0) {
-                return Err(uninitialised(used_as, lane as u32));
-            }
+        if self.schedule.checks
+            && let Some(lane) = (0..32).find(|&i| mask >> i & 1 == 1 && shadow[i] != 0)
+        {
+            return Err(uninitialised(used_as, lane as u32));
         }
         Ok(())
     }

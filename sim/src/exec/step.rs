@@ -131,10 +131,10 @@ impl Block<'_> {
 
     fn leave(&mut self, w: usize, split: &mut Split) -> Step<()> {
         let program: &Program = self.program;
-        if let Some(op) = self.warps[w].leave(split) {
-            if let Kind::Call { results, .. } = &program.ops[op as usize].kind {
-                self.copy_local(w, split.mask, results);
-            }
+        if let Some(op) = self.warps[w].leave(split)
+            && let Kind::Call { results, .. } = &program.ops[op as usize].kind
+        {
+            self.copy_local(w, split.mask, results);
         }
         Ok(())
     }

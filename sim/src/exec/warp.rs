@@ -164,25 +164,19 @@ impl Warp {
         self.live &= !lanes;
         let mut at = 0;
         while at < self.nodes.len() {
-            if let Node::Join { pc, expected, arrived, parent } = &mut self.nodes[at] {
-                if *expected & lanes != 0 {
-                    *expected &= !lanes;
-                    let (pc, expected, arrived, parent) = (*pc, *expected, *arrived, *parent);
-                    if expected == 0 {
-                        self.nodes[at] = Node::Free;
-                        self.free.push(at);
-                    } else if expected == arrived {
-                        self.nodes[at] = Node::Free;
-                        self.free.push(at);
-                        let meet = self.meet_of(parent);
-                        self.splits.push(Split {
-                            pc,
-                            mask: expected,
-                            top: parent,
-                            meet,
-                            wait: Wait::Nothing,
-                        });
-                    }
+            if let Node::Join { pc, expected, arrived, parent } = &mut self.nodes[at]
+                && *expected & lanes != 0
+            {
+                *expected &= !lanes;
+                let (pc, expected, arrived, parent) = (*pc, *expected, *arrived, *parent);
+                if expected == 0 {
+                    self.nodes[at] = Node::Free;
+                    self.free.push(at);
+                } else if expected == arrived {
+                    self.nodes[at] = Node::Free;
+                    self.free.push(at);
+                    let meet = self.meet_of(parent);
+                    self.splits.push(Split { pc, mask: expected, top: parent, meet, wait: Wait::Nothing });
                 }
             }
             at += 1;

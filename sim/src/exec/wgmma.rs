@@ -29,12 +29,15 @@ struct Arrival {
     group: u64,
 }
 
+/// Values and undefined bits of A's four registers in four warps.
+type Snapshot = Box<([[Row; 4]; 4], [[Row; 4]; 4])>;
+
 /// An operation that has not computed.
 #[derive(Debug)]
 struct Pending {
     arrival: Arrival,
     /// A's registers and their undefined bits, as they were at issue.
-    a: Option<Box<([[Row; 4]; 4], [[Row; 4]; 4])>>,
+    a: Option<Snapshot>,
 }
 
 impl Block<'_> {
@@ -130,8 +133,7 @@ impl Block<'_> {
         Ok(row[0])
     }
 
-    #[allow(clippy::type_complexity, reason = "values and shadows of four registers of four warps")]
-    fn snapshot(&self, first: usize, list: &[u32; 4]) -> Step<Box<([[Row; 4]; 4], [[Row; 4]; 4])>> {
+    fn snapshot(&self, first: usize, list: &[u32; 4]) -> Step<Snapshot> {
         let mut out = Box::new(([[[0; 32]; 4]; 4], [[[0; 32]; 4]; 4]));
         for warp in 0..4 {
             for (i, &register) in list.iter().enumerate() {

@@ -437,6 +437,7 @@ pub(crate) fn ternary64(s: &Spelling<'_>) -> Option<G3> {
 }
 
 /// Comparison of 32-bit (or narrower) values.
+#[allow(clippy::neg_cmp_op_on_partial_ord, reason = "unordered comparisons hold for NaN")]
 pub(crate) fn compare32(how: &str, ty: Type, ftz: bool) -> Option<fn(&Row, &Row) -> u32> {
     macro_rules! by {
         ($view:expr) => {{

@@ -102,6 +102,9 @@ struct Callee {
     params: Vec<(u32, u32)>,
 }
 
+/// A call to patch: operation, callee, arguments, results, and the names in scope.
+type Call = (usize, String, Vec<Operand>, Vec<Operand>, HashMap<String, Place>);
+
 type Lowered<T> = Result<T, LoadError>;
 
 impl<'a> Lowering<'a> {
@@ -217,12 +220,11 @@ impl<'a> Lowering<'a> {
             path.push(at);
             for instruction in this.ast.functions[at].body.iter().filter(|i| i.opcode[0] == "call") {
                 for operand in &instruction.operands {
-                    if let Operand::Symbol(name, _) = operand {
-                        if let Some(callee) =
+                    if let Operand::Symbol(name, _) = operand
+                        && let Some(callee) =
                             this.ast.functions.iter().position(|f| !f.entry && f.name == *name)
-                        {
-                            visit(this, callee, path, out)?;
-                        }
+                    {
+                        visit(this, callee, path, out)?;
                     }
                 }
             }
@@ -238,7 +240,7 @@ impl<'a> Lowering<'a> {
         &mut self,
         index: usize,
         params: Option<&[(u32, u32)]>,
-        calls: &mut Vec<(usize, String, Vec<Operand>, Vec<Operand>, HashMap<String, Place>)>,
+        calls: &mut Vec<Call>,
     ) -> Lowered<()> {
         let function: &Function = &self.ast.functions[index];
         self.registers.clear();
@@ -374,11 +376,7 @@ impl<'a> Lowering<'a> {
         Ok((name, arguments, results))
     }
 
-    #[allow(clippy::type_complexity, reason = "one call site: op, name, arguments, results, names in scope")]
-    fn patch(
-        &mut self,
-        calls: Vec<(usize, String, Vec<Operand>, Vec<Operand>, HashMap<String, Place>)>,
-    ) -> Lowered<()> {
+    fn patch(&mut self, calls: Vec<Call>) -> Lowered<()> {
         for (at, name, arguments, results, places) in calls {
             self.line = self.ops[at].line;
             let Some(callee) = self.functions.get(&name).cloned() else {

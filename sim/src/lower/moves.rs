@@ -59,10 +59,10 @@ impl Lowering<'_> {
     }
 
     fn symbol64(&self, d: u32, operand: &Operand) -> Lowered<Kind> {
-        if let Operand::Symbol(name, addend) = operand {
-            if let Some(Place::Module(index)) = self.places.get(name) {
-                return Ok(Kind::VariableAddress { d, index: *index, offset: *addend });
-            }
+        if let Operand::Symbol(name, addend) = operand
+            && let Some(Place::Module(index)) = self.places.get(name)
+        {
+            return Ok(Kind::VariableAddress { d, index: *index, offset: *addend });
         }
         Ok(copy64(d, self.s64(operand)?))
     }

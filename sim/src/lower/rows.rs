@@ -1,5 +1,7 @@
 //! Lane-wise functions over whole registers.
 
+#![allow(clippy::needless_range_loop, reason = "lanes index several rows at once")]
+
 use crate::row::{Row, Row64};
 
 #[inline(always)]

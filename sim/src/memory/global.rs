@@ -81,10 +81,10 @@ impl Global {
     #[inline]
     pub(crate) fn locate(&self, address: u64, bytes: u64) -> Option<(usize, usize)> {
         let last = self.last.get();
-        if let Some(Some(allocation)) = self.slots.get(last) {
-            if allocation.contains(address, bytes) {
-                return Some((last, (address - allocation.base) as usize));
-            }
+        if let Some(Some(allocation)) = self.slots.get(last)
+            && allocation.contains(address, bytes)
+        {
+            return Some((last, (address - allocation.base) as usize));
         }
         let (_, &slot) = self.allocations.range(..=address).next_back()?;
         let allocation = self.slots[slot].as_ref()?;

@@ -159,13 +159,8 @@ impl Body<'_> {
                 if word == "_" {
                     return Ok(Operand::Sink);
                 }
-                let addend = if self.parser.eat('+') {
-                    self.parser.integer()?
-                } else if self.parser.is('-') {
-                    self.parser.integer()?
-                } else {
-                    0
-                };
+                let signed = self.parser.eat('+') || self.parser.is('-');
+                let addend = if signed { self.parser.integer()? } else { 0 };
                 Ok(self.name(word, addend))
             }
             Some(Kind::Number(_) | Kind::Mark('-')) => self.number(),
@@ -252,10 +247,10 @@ impl Body<'_> {
     fn resolve_labels(&mut self) {
         for (instruction, &scope) in self.function.body.iter_mut().zip(&self.scope_of) {
             for operand in &mut instruction.operands {
-                if let Operand::Symbol(name, 0) = operand {
-                    if let Some(unique) = self.scopes.find_label(name, scope) {
-                        *name = unique.to_owned();
-                    }
+                if let Operand::Symbol(name, 0) = operand
+                    && let Some(unique) = self.scopes.find_label(name, scope)
+                {
+                    *name = unique.to_owned();
                 }
             }
         }
