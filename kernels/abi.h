@@ -14,7 +14,7 @@ static_assert(sizeof(NgTensorMap) == 128 && alignof(NgTensorMap) == 128, "tensor
 
 // Bits that kernels set in the stream's status word (atomicOr) when they masked bad data.
 enum NgStatus : uint32_t {
-    NG_STATUS_BAD_EXPERT = 1u << 0,    // an expert id outside -1..E, or a duplicate
+    NG_STATUS_BAD_EXPERT = 1u << 0,    // an expert id outside -1..E
     NG_STATUS_BAD_PAGE = 1u << 1,      // a page id in use outside the cache
     NG_STATUS_BAD_LENGTH = 1u << 2,    // a sequence length that is negative or beyond its page table
     NG_STATUS_BAD_TOKEN = 1u << 3,     // a token id outside the vocabulary

@@ -13,6 +13,7 @@ pub mod mla;
 pub mod norm;
 pub mod quant;
 pub mod routing;
+mod row_plan;
 pub mod tensor;
 mod validate;
 pub mod verify;

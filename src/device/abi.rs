@@ -18,7 +18,7 @@ impl std::fmt::Debug for NgTensorMap {
 
 const _: () = assert!(size_of::<NgTensorMap>() == 128 && align_of::<NgTensorMap>() == 128);
 
-/// An expert id outside -1..E, or a duplicate.
+/// An expert id outside -1..E.
 pub const NG_STATUS_BAD_EXPERT: u32 = 1 << 0;
 /// A page id in use outside the cache.
 pub const NG_STATUS_BAD_PAGE: u32 = 1 << 1;

@@ -23,7 +23,7 @@ macro_rules! bits {
 }
 
 bits! {
-    /// An expert id was outside -1..E, or twice in a token.
+    /// An expert id was outside -1..E.
     bad_expert = NG_STATUS_BAD_EXPERT, "expert id out of range";
     /// A page id in use was outside the cache.
     bad_page = NG_STATUS_BAD_PAGE, "page id out of range";

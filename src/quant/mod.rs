@@ -1,6 +1,5 @@
 //! Quantisation of activations to FP8.
 
-pub(crate) mod plan;
 pub mod reference;
 
 use crate::device::abi::NgQuantizeParams;
@@ -8,6 +7,7 @@ use crate::device::{KernelLaunch, Stream};
 use crate::dtype::bf16;
 use crate::error::Result;
 use crate::fp8::Fp8Rows;
+use crate::row_plan::RowPlan;
 use crate::tensor::Tensor;
 use crate::validate::{Checks, VECTOR_BYTES, rows_aligned};
 
@@ -63,7 +63,7 @@ impl<'a> Quantize<'a> {
         if x.is_empty() {
             return Ok(());
         }
-        let plan = plan::Plan::new(x.dim(0), x.dim(1));
+        let plan = RowPlan::new(x.dim(0), x.dim(1));
         let params = NgQuantizeParams {
             x: x.address(),
             data: data.address(),

@@ -13,6 +13,7 @@ use crate::device::{Device, KernelLaunch, Stream};
 use crate::dtype::bf16;
 use crate::error::Result;
 use crate::fp8::Fp8Rows;
+use crate::row_plan::RowPlan;
 use crate::tensor::Tensor;
 use crate::validate::{Checks, VECTOR_BYTES, rows_aligned};
 
@@ -462,7 +463,7 @@ impl<'a> SwigluQuantize<'a> {
         if data.is_empty() {
             return Ok(());
         }
-        let plan = plan::SwigluPlan::new(rows, columns);
+        let plan = RowPlan::new(rows, columns);
         let up = gate_up.slice(1, up_offset..up_offset + columns)?;
         let params = NgSwigluQuantizeParams {
             gate_up: gate_up.address(),

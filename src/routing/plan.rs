@@ -25,28 +25,6 @@ pub(crate) fn row_threads(columns: usize, width: usize) -> u32 {
     columns.div_ceil(width).next_multiple_of(32).clamp(32, 256) as u32
 }
 
-/// The grid of [`SwigluQuantize`](super::SwigluQuantize): some warps share a row, a block may hold several rows.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct SwigluPlan {
-    pub(crate) warps_per_row: u32,
-    pub(crate) threads: u32,
-    pub(crate) blocks: u32,
-}
-
-impl SwigluPlan {
-    /// Both extents must be positive and below 2^31.
-    pub(crate) fn new(rows: usize, columns: usize) -> Self {
-        const MAX_WARPS: usize = 8;
-        let warps_per_row = columns.div_ceil(256).min(MAX_WARPS);
-        let rows_per_block = (MAX_WARPS / warps_per_row).min(rows);
-        Self {
-            warps_per_row: warps_per_row as u32,
-            threads: (32 * warps_per_row * rows_per_block) as u32,
-            blocks: rows.div_ceil(rows_per_block) as u32,
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -54,17 +32,6 @@ mod tests {
     #[test]
     fn one_chunk_until_it_is_full() {
         assert_eq!([0, 1, 2048, 2049, 1 << 20].map(chunks), [0, 1, 1, 2, 512]);
-    }
-
-    #[test]
-    fn every_row_has_its_warps() {
-        for rows in [1, 2, 7, 9, 32_768] {
-            for columns in [1, 64, 256, 1408, 2048, 18_432] {
-                let plan = SwigluPlan::new(rows, columns);
-                let per_block = plan.threads / 32 / plan.warps_per_row;
-                assert!(per_block >= 1 && plan.blocks * per_block >= rows as u32);
-            }
-        }
     }
 
     #[test]
