@@ -13,25 +13,29 @@ use crate::row::Row;
 const FLOOR: i32 = -90;
 
 pub(super) fn run(left: &Left, right: &Right, d: &mut [&mut [Row]], arithmetic: Arithmetic) {
-    let (a, b) = (&left.decoded, &right.decoded);
-    // Products must stay finite in f32: a·b < 4·2^(ea+eb).
-    let tame = a.finite && b.finite && a.largest + b.largest <= 125;
     #[cfg(target_arch = "x86_64")]
     if is_x86_feature_detected!("avx2") {
         // SAFETY: the processor has AVX2, the only feature that the function needs beyond the baseline.
-        return unsafe { dispatch_avx2(a, b, d, arithmetic, tame) };
+        return unsafe { run_avx2(left, right, d, arithmetic) };
     }
-    dispatch(a, b, d, arithmetic, tame);
+    run_baseline(left, right, d, arithmetic);
 }
 
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx2")]
-fn dispatch_avx2(a: &Decoded, b: &Decoded, d: &mut [&mut [Row]], arithmetic: Arithmetic, tame: bool) {
-    dispatch(a, b, d, arithmetic, tame);
+fn run_avx2(left: &Left, right: &Right, d: &mut [&mut [Row]], arithmetic: Arithmetic) {
+    dispatch(&left.decoded, &right.decoded, d, arithmetic);
+}
+
+/// What every processor of the target can do.
+pub(super) fn run_baseline(left: &Left, right: &Right, d: &mut [&mut [Row]], arithmetic: Arithmetic) {
+    dispatch(&left.decoded, &right.decoded, d, arithmetic);
 }
 
 #[inline(always)]
-fn dispatch(a: &Decoded, b: &Decoded, d: &mut [&mut [Row]], arithmetic: Arithmetic, tame: bool) {
+fn dispatch(a: &Decoded, b: &Decoded, d: &mut [&mut [Row]], arithmetic: Arithmetic) {
+    // Products must stay finite in f32: a·b < 4·2^(ea+eb).
+    let tame = a.finite && b.finite && a.largest + b.largest <= 125;
     let slow = |row: usize, column: usize, c: f32| slow_output(a, b, row, column, c, arithmetic);
     match (&a.exponents, &b.exponents, arithmetic) {
         (Exponents::Bytes(_), _, Arithmetic::ExactF32) => all::<32>(a, b, d, Exact, slow),

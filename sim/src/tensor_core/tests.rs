@@ -163,16 +163,23 @@ fn compare(
             expected[warp][register][lane] = want.to_bits();
         }
     }
-    let mut slices: Vec<&mut [Row]> = fragments.iter_mut().map(|fragment| fragment.as_mut_slice()).collect();
-    multiply_accumulate(&left, &right, &mut slices, true, arithmetic);
+    let mut baseline = fragments.clone();
+    multiply_accumulate(&left, &right, &mut slices(&mut fragments), true, arithmetic);
+    kernel::run_baseline(&left, &right, &mut slices(&mut baseline), arithmetic);
     for row in 0..64 {
         for column in 0..columns {
             let (warp, register, lane) = position(row, column);
-            let (got, want) = (fragments[warp][register][lane], expected[warp][register][lane]);
-            let same = got == want || f32::from_bits(got).is_nan() && f32::from_bits(want).is_nan();
-            assert!(same, "{formats:?} ({row}, {column}): {got:#x}, not {want:#x}");
+            let want = expected[warp][register][lane];
+            for got in [fragments[warp][register][lane], baseline[warp][register][lane]] {
+                let same = got == want || f32::from_bits(got).is_nan() && f32::from_bits(want).is_nan();
+                assert!(same, "{formats:?} ({row}, {column}): {got:#x}, not {want:#x}");
+            }
         }
     }
+}
+
+fn slices(fragments: &mut [Vec<Row>]) -> Vec<&mut [Row]> {
+    fragments.iter_mut().map(|fragment| fragment.as_mut_slice()).collect()
 }
 
 const FP8: [(Format, Format); 4] = [
@@ -228,8 +235,7 @@ fn tiny_products_are_not_lost() {
     let left = Left::from_words(&[0x0f80; 64 * 16], formats.0, false);
     let right = Right::from_words(&[0x3f80; 8 * 16], formats.1, false);
     let mut fragments = vec![vec![[7u32; 32]; 4]; 4];
-    let mut slices: Vec<&mut [Row]> = fragments.iter_mut().map(|fragment| fragment.as_mut_slice()).collect();
-    multiply_accumulate(&left, &right, &mut slices, false, Arithmetic::Truncated25);
+    multiply_accumulate(&left, &right, &mut slices(&mut fragments), false, Arithmetic::Truncated25);
     assert!(fragments.iter().flatten().flatten().all(|bits| f32::from_bits(*bits) == 16.0 * a[0]));
 }
 
