@@ -168,8 +168,7 @@ impl<T: GemmOutput> Fp8Launch<'_, T> {
         check.apart("out", out, "the scales of b", b.scales())?;
         if let Some(offsets) = offsets {
             if b.groups() > plan::MAX_GROUPS {
-                let want = format_args!("at most {}", plan::MAX_GROUPS);
-                return check.fail("groups", b.groups(), want);
+                return check.fail("groups", b.groups(), format!("at most {}", plan::MAX_GROUPS));
             }
             check.shape("offsets", offsets, &[b.groups() + 1])?;
             check.adjacent_columns("offsets", offsets)?;
