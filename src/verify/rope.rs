@@ -134,6 +134,7 @@ pub fn check_cache_write(device: &Device, problem: &CacheProblem) -> Result<(), 
     let slots: Vec<i32> = (0..tokens)
         .map(|token| match token % 5 {
             2 if bad => outside[token / 5 % 5],
+            4 => -1,
             _ => order[token] as i32,
         })
         .collect();

@@ -2,7 +2,7 @@
 
 /// Rows of a row-major table; a row of zeros for an id that is not in it.
 pub fn embedding<T: Copy + Default>(table: &[T], columns: usize, ids: &[i32]) -> Vec<T> {
-    let row = |id: &i32| usize::try_from(*id).ok().and_then(|id| table.chunks(columns).nth(id));
+    let row = |id: &i32| usize::try_from(*id).ok().and_then(|id| table.chunks(columns.max(1)).nth(id));
     ids.iter().flat_map(|id| row(id).map_or(vec![T::default(); columns], <[T]>::to_vec)).collect()
 }
 
