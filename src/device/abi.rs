@@ -1,4 +1,4 @@
-//! The structs of `kernels/abi.h`, by hand in bindgen's style, with the same names.
+//! The structs of `kernels/abi.h`, by hand, with the same names; `tests/kernels/abi.rs` has the C++ compiler compare both.
 
 #![allow(non_camel_case_types)]
 

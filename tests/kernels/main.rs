@@ -1,5 +1,7 @@
 //! Rules that the kernel sources keep; read as text, so that they hold without a compiler too.
 
+mod abi;
+
 use std::fs;
 use std::path::{Path, PathBuf};
 
