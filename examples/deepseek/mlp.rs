@@ -157,6 +157,7 @@ impl Experts {
         let inner = quantized(device, rows, moe.intermediate)?;
         SwigluQuantize::new(&gate_up, &inner)
             .up_offset(padded(moe.intermediate))
+            .permutation(&permutation)
             .power_of_two(self.power_of_two)
             .launch(stream)?;
         let outputs = device.empty(&[rows, hidden])?;

@@ -158,6 +158,19 @@ fn a_tensor_of_the_wrong_dtype() {
     refused(directory.path(), &["--prompt", "a"], &[name, "F16", "BF16"]);
 }
 
+/// The router gives no expert to a token whose scores are NaN; the rows that nobody wrote are then not read either.
+#[test]
+#[cfg_attr(not(ng_kernels), ignore = "needs compiled kernels: run cargo xtask setup")]
+fn a_router_that_answers_nan() {
+    let directory = with_tensors(|tensors| {
+        let (_, _, data) = tensors.get_mut("model.layers.1.mlp.gate.weight").unwrap();
+        for value in data.chunks_exact_mut(2) {
+            value.copy_from_slice(&0x7FC0u16.to_le_bytes());
+        }
+    });
+    refused(directory.path(), &["--prompt", "a", "--new-tokens", "1"], &["bad data", "NaN"]);
+}
+
 #[test]
 fn a_token_outside_the_vocabulary() {
     refused(&shipped(), &["--prompt-ids", "1,256,2"], &["token id 256", "position 1"]);
