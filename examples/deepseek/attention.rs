@@ -17,6 +17,10 @@ use super::linear::{Linear, quantized};
 /// The two inner norms' epsilon: the model's code leaves it at this default, whatever `rms_norm_eps` says.
 const INNER_EPSILON: f32 = 1e-6;
 
+/// Up to this size of the cache its pages are not split among blocks: splitting gains little there, and without it a
+/// token's logits are the same to the bit however a prompt is cut into steps.
+const UNSPLIT_PAGES: usize = 16;
+
 pub struct AttentionLayer {
     query: Query,
     /// Compressed key/value and rotated key of a token, in one projection.
@@ -135,8 +139,11 @@ impl AttentionLayer {
 
         let attended = device.empty(&[1, tokens, heads, LATENT])?;
         let queries = absorbed.reshape(&[1, tokens, heads, LATENT + ROPE])?;
-        let attention =
+        let mut attention =
             Attention::new(&queries, cache, &place.page_table, &place.lengths, &attended).scale(self.scale);
+        if place.page_table.dim(1) <= UNSPLIT_PAGES {
+            attention = attention.splits(1);
+        }
         let workspace = device.empty::<u8>(&[attention.workspace_bytes().max(1)])?;
         attention.workspace(&workspace).launch(stream)?;
 
