@@ -46,8 +46,8 @@ const MAX_EXTENT: usize = (1 << 31) - 256;
 /// - `b`: weights `[N, K]`, one scale for each block of 128×128; blocks at the ends may be ragged.
 /// - `out`: `[M, N]`, bf16 or f32, adjacent columns, any row stride.
 ///
-/// Any M, N and K of at least 1; rows of the data start at multiples of 16 bytes. M = 0 or N = 0 does nothing. The tensor
-/// core's sums of 128 products are scaled and added in f32, as in DeepSeek-V3 (arXiv 2412.19437, section 3.5.2).
+/// Any M, N and K; rows of the data start at multiples of 16 bytes. M = 0 or N = 0 does nothing, K = 0 writes zeros. The
+/// tensor core's sums of 128 products are scaled and added in f32, as in DeepSeek-V3 (arXiv 2412.19437, section 3.5.2).
 #[derive(Debug)]
 #[must_use = "a product runs when it is launched"]
 #[non_exhaustive]
@@ -235,7 +235,7 @@ impl<T: GemmOutput> Fp8Launch<'_, T> {
 /// `out[m, n] = Σ_k a[m, k] · b[n, k]` in bf16 with f32 sums.
 ///
 /// `a` is `[M, K]`, `b` is `[N, K]`, `out` is `[M, N]` in bf16 or f32. Columns are adjacent; rows of `a` and `b` start at
-/// multiples of 16 bytes. Any M, N and K of at least 1; M = 0 or N = 0 does nothing.
+/// multiples of 16 bytes. Any M, N and K; M = 0 or N = 0 does nothing, K = 0 writes zeros.
 #[derive(Debug)]
 #[must_use = "a product runs when it is launched"]
 #[non_exhaustive]
@@ -403,9 +403,6 @@ fn extents(check: Checks, m: usize, n: usize, k: usize) -> Result<()> {
             return check.fail(name, extent, format_args!("at most {MAX_EXTENT}"));
         }
     }
-    if k == 0 {
-        return check.fail("K", 0, "at least 1");
-    }
     Ok(())
 }
 
@@ -415,11 +412,13 @@ fn paired_stores<T: Element>(out: &Tensor<T>) -> u32 {
 }
 
 /// The map that loads `rows` × 128 bytes of an operand `[rows, K]` or `[batch, rows, K]`; it always has a batch
-/// dimension. Reads past an end give zeros.
+/// dimension. Reads past an end give zeros. An empty operand (K = 0) is not read, but its map must be lawful.
 fn operand<T: Element>(device: &Device, tensor: &Tensor<T>, rows: usize) -> Result<NgTensorMap> {
     let rank = tensor.rank();
     let size = size_of::<T>();
-    let dim = |from_last: usize| if from_last < rank { tensor.dim(rank - 1 - from_last) } else { 1 };
+    let dim = |from_last: usize| {
+        if from_last < rank && !tensor.is_empty() { tensor.dim(rank - 1 - from_last) } else { 1 }
+    };
     let stride = |from_last: usize| {
         if dim(from_last) == 1 {
             // Never used for an address, but the hardware's rules hold for it all the same.
@@ -429,7 +428,7 @@ fn operand<T: Element>(device: &Device, tensor: &Tensor<T>, rows: usize) -> Resu
         }
     };
     device.tensor_map(&TensorMapSpec {
-        address: tensor.address(),
+        address: if tensor.is_empty() { TMA_ALIGNMENT as u64 } else { tensor.address() },
         dtype: T::DTYPE,
         extents: &[dim(0) as u64, dim(1) as u64, dim(2) as u64],
         strides: &[stride(1), stride(2)],

@@ -168,7 +168,7 @@ impl Output {
     }
 }
 
-/// The given variant, or the cheapest, for the problem. All extents are at least 1.
+/// The given variant, or the cheapest, for the problem. M, N and the batch are at least 1; K may be 0.
 pub(crate) fn plan(problem: &Problem, card: &Card, tile: Option<Tile>) -> Plan {
     let best = tile.unwrap_or_else(|| cheapest(problem, card));
     // The grid never exceeds what runs at once: blocks walk over the tiles.

@@ -373,7 +373,7 @@ fn surround<T: Element>(
     let rank = shape.len();
     let (rows, columns) = (shape[rank - 2], shape[rank - 1]);
     let (pitch, stride) = (whole[rank - 2], whole[rank - 1]);
-    for (row, line) in values.chunks(columns).enumerate() {
+    for (row, line) in values.chunks(columns.max(1)).enumerate() {
         let at = row / rows * pitch + row % rows;
         host[at * stride + align..][..columns].copy_from_slice(line);
     }
