@@ -190,12 +190,12 @@ __device__ __forceinline__ void consume(const NgMlaAttentionParams& p, const Wor
         const int32_t before = page * kPage;
         const int32_t end0 = min(mapped, visible0 - before) - static_cast<int32_t>(group) * kHalf;
         const int32_t end1 = min(mapped, visible1 - before) - static_cast<int32_t>(group) * kHalf;
-        float maximum0 = -INFINITY, maximum1 = -INFINITY;
+        float maximum0 = -mla::kInfinity, maximum1 = -mla::kInfinity;
 #pragma unroll
         for (int i = 0; i < 16; ++i) {
             const int32_t key = 8 * (i / 4) + 2 * static_cast<int32_t>(lane % 4) + i % 2;
             const bool second = i % 4 >= 2;
-            scores[i] = key < (second ? end1 : end0) ? mla::finite(scores[i]) : -INFINITY;
+            scores[i] = key < (second ? end1 : end0) ? mla::finite(scores[i]) : -mla::kInfinity;
             if (second)
                 maximum1 = ptx::maximum(maximum1, scores[i]);
             else

@@ -15,7 +15,7 @@ extern "C" __global__ void __launch_bounds__(128) NG_ENTRY(const __grid_constant
     if (row >= rows) return;
 
     const float2* statistics = reinterpret_cast<const float2*>(p.partial_statistics) + row;
-    float maximum = -INFINITY;
+    float maximum = -mla::kInfinity;
     for (int32_t i = 0; i < p.splits; ++i) maximum = ptx::maximum(maximum, statistics[i * rows].x);
 
     float sum = 0.0f;

@@ -1,12 +1,13 @@
 // Running softmax of one row, shared by the attention kernel and the combination of its splits.
 #pragma once
-#include <math.h>
 #include <stdint.h>
 
 #include "ptx/math.cuh"
 #include "ptx/warp.cuh"
 
 namespace ng::mla {
+
+constexpr float kInfinity = __builtin_huge_valf();
 
 // Overflowed scores become the largest finite ones, so that they compare; NaN stays.
 __device__ __forceinline__ float finite(float x) {
@@ -29,11 +30,11 @@ __device__ __forceinline__ float quad_sum(float x) {
 // exp2((x - reference) * scale), where a reference of -inf (nothing seen yet) counts as zero.
 // The difference comes first: the largest score then has weight one however large it is.
 __device__ __forceinline__ float weight(float x, float reference, float scale_log2) {
-    return ptx::exp2_approximate((x - (reference == -INFINITY ? 0.0f : reference)) * scale_log2);
+    return ptx::exp2_approximate((x - (reference == -kInfinity ? 0.0f : reference)) * scale_log2);
 }
 
 struct RowState {
-    float maximum = -INFINITY;
+    float maximum = -kInfinity;
     float sum = 0.0f;
 
     // Takes a new candidate for the maximum; returns what all that was accumulated before must be multiplied by.
@@ -58,7 +59,7 @@ __device__ __forceinline__ float inverse_sum(float sum) { return sum == 0.0f ? 0
 // Natural logarithm of the sum of exp(scale * score); -inf for a row that saw no key.
 __device__ __forceinline__ float log_sum(float maximum, float sum, float scale) {
     constexpr float kLn2 = 0.693147180559945f;
-    return sum == 0.0f ? -INFINITY : maximum * scale + ptx::log2_approximate(sum) * kLn2;
+    return sum == 0.0f ? -kInfinity : maximum * scale + ptx::log2_approximate(sum) * kLn2;
 }
 
 }  // namespace ng::mla

@@ -54,7 +54,7 @@ fn includes_stay_within_the_family() {
         for include in code(&text).filter_map(|line| line.trim().strip_prefix("#include ")) {
             let include = include.trim().trim_matches(['"', '<', '>']);
             let folder = include.split('/').next().unwrap();
-            let allowed = ["abi.h", "stdint.h", "math.h"].contains(&include)
+            let allowed = ["abi.h", "stdint.h"].contains(&include)
                 || ["ptx", "tile"].contains(&folder) && (family != "ptx" || folder == "ptx")
                 || folder == family;
             assert!(allowed, "{name} includes {include}");
