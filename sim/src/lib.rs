@@ -25,6 +25,7 @@ pub mod wgmma;
 
 pub use counters::{Class, Counters};
 pub use fault::{Fault, FaultKind};
+pub use lower::opcodes;
 pub use machine::{Launch, LoadError, Machine, MemoryError, Module, Report};
 pub use profile::CardProfile;
 pub use schedule::{Fp8Accumulation, InFlight, Policy, Schedule};

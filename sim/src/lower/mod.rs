@@ -4,10 +4,14 @@ mod arithmetic;
 mod control;
 mod instruction;
 mod moves;
+mod opcodes;
+mod predicates;
 pub(crate) mod program;
 pub(crate) mod rows;
 mod sync;
 mod transfer;
+
+pub use opcodes::opcodes;
 
 use crate::ast::{self, Ast, Function, Operand, Width};
 use crate::machine::LoadError;

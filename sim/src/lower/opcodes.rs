@@ -1,0 +1,69 @@
+//! The opcodes that the simulator knows, and which family lowers each.
+
+/// Who lowers an opcode.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) enum Family {
+    /// One to three sources to one result, lane by lane.
+    Arithmetic,
+    /// Results that are predicates, or that a predicate chooses.
+    Predicate,
+    Move,
+    Convert,
+    /// Memory.
+    Transfer,
+    Control,
+    /// Barriers, warp-wide and asynchronous operations.
+    Sync,
+}
+
+use Family::{Arithmetic, Control, Convert, Move, Predicate, Sync, Transfer};
+
+const TABLE: &[(Family, &[&str])] = &[
+    (
+        Arithmetic,
+        &[
+            "abs", "add", "and", "bfe", "bfi", "bfind", "brev", "clz", "cnot", "copysign", "cos", "div",
+            "ex2", "fma", "lg2", "lop3", "mad", "max", "min", "mul", "neg", "not", "or", "popc", "prmt",
+            "rcp", "rem", "rsqrt", "sad", "shf", "shl", "shr", "sin", "sqrt", "sub", "tanh", "xor",
+        ],
+    ),
+    (Predicate, &["selp", "setp"]),
+    (Move, &["createpolicy", "cvta", "isspacep", "mapa", "mov", "prefetch", "prefetchu"]),
+    (Convert, &["cvt"]),
+    (Transfer, &["atom", "ld", "ldmatrix", "ldu", "red", "st", "stmatrix"]),
+    (Control, &["bra", "brx", "call", "exit", "ret", "trap"]),
+    (
+        Sync,
+        &[
+            "activemask",
+            "applypriority",
+            "bar",
+            "barrier",
+            "cp",
+            "discard",
+            "elect",
+            "fence",
+            "griddepcontrol",
+            "match",
+            "mbarrier",
+            "membar",
+            "nanosleep",
+            "pmevent",
+            "redux",
+            "setmaxnreg",
+            "shfl",
+            "vote",
+            "wgmma",
+        ],
+    ),
+];
+
+/// Names of the opcodes that [`Module::parse`](crate::Module::parse) accepts in some form, without their modifiers.
+pub fn opcodes() -> impl Iterator<Item = &'static str> {
+    TABLE.iter().flat_map(|(_, names)| names.iter().copied())
+}
+
+/// The family of an opcode's name.
+pub(super) fn family(name: &str) -> Option<Family> {
+    TABLE.iter().find(|(_, names)| names.contains(&name)).map(|(family, _)| *family)
+}
