@@ -139,7 +139,7 @@ extern "C" __global__ void __launch_bounds__(kThreads, BLOCKS) NG_ENTRY(const __
             if (high_row) high_scale = a_scale[8 * p.a_scales_row_stride];
             column_scale = *b_scale;
         };
-        if (p.k_blocks != 0) load_scales();
+        load_scales();
 
         float sum[BN / 2];
 #pragma unroll
