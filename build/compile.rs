@@ -103,19 +103,25 @@ fn compile(
     ptx: &Path,
     cubin: &Path,
 ) -> Result<String, String> {
+    to_ptx(tools, kernels, variant, ptx)?;
     let arch = format!("-arch=sm_{}", variant.arch);
-    let mut nvcc = Command::new(&tools.nvcc);
-    nvcc.arg(&arch).args(NVCC_FLAGS).arg("-I").arg(kernels).arg(format!("-DNG_ENTRY={}", variant.entry));
-    nvcc.args(variant.defines.iter().map(|define| format!("-D{define}")));
-    if let Some(host) = std::env::var_os("NVCC_CCBIN") {
-        nvcc.arg("-ccbin").arg(host);
-    }
-    run(nvcc.arg(kernels.join(&variant.source)).arg("-o").arg(ptx))?;
     let log = run(Command::new(&tools.ptxas).arg(&arch).args(PTXAS_FLAGS).arg(ptx).arg("-o").arg(cubin))?;
     match log.lines().find(|line| is_costly(line)) {
         Some(line) => Err(format!("ptxas gave up speed: {line}")),
         None => Ok(log),
     }
+}
+
+/// The first step alone.
+pub fn to_ptx(tools: &Toolchain, kernels: &Path, variant: &Variant, ptx: &Path) -> Result<(), String> {
+    let mut nvcc = Command::new(&tools.nvcc);
+    nvcc.arg(format!("-arch=sm_{}", variant.arch)).args(NVCC_FLAGS).arg("-I").arg(kernels);
+    nvcc.arg(format!("-DNG_ENTRY={}", variant.entry));
+    nvcc.args(variant.defines.iter().map(|define| format!("-D{define}")));
+    if let Some(host) = std::env::var_os("NVCC_CCBIN") {
+        nvcc.arg("-ccbin").arg(host);
+    }
+    run(nvcc.arg(kernels.join(&variant.source)).arg("-o").arg(ptx)).map(drop)
 }
 
 /// C75xx says that wgmma was serialised; a setmaxnreg that is ignored leaves the consumers without registers.

@@ -71,12 +71,17 @@ impl Variant {
         for word in [&self.entry, &self.arch].into_iter().chain(&self.defines) {
             hash.field(word.as_bytes());
         }
-        let mut files = BTreeSet::new();
-        includes(kernels, &kernels.join(&self.source), &mut files)?;
-        for file in files {
+        for file in self.files(kernels)? {
             hash_file(&mut hash, kernels, &file)?;
         }
         Ok(hash.hex())
+    }
+
+    /// The source and every file of `kernels/` that it includes.
+    pub fn files(&self, kernels: &Path) -> Result<BTreeSet<PathBuf>, String> {
+        let mut files = BTreeSet::new();
+        includes(kernels, &kernels.join(&self.source), &mut files)?;
+        Ok(files)
     }
 }
 

@@ -1,12 +1,19 @@
-//! Developer tasks: `cargo xtask setup|demo|test|bundle|package`.
+//! Developer tasks: `cargo xtask setup|demo|test|bundle|package|mutants`.
 
 mod bundle;
+#[path = "../../build/compile.rs"]
+#[allow(dead_code, reason = "the build script uses the rest")]
+mod compile;
 mod demo;
+mod mutants;
 mod package;
 mod setup;
 mod test;
 #[path = "../../build/toolchain.rs"]
 mod toolchain;
+#[path = "../../build/variants.rs"]
+#[allow(dead_code, reason = "the build script uses the rest")]
+mod variants;
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -18,7 +25,8 @@ const USAGE: &str = "usage: cargo xtask <task>
   demo      set up, then generate tokens from the shipped checkpoint and compare with its golden outputs
   test      set up, then everything that must hold: format, lints, docs, tests, licences
   bundle    dist/narrowgauge-bundle/: checks, benchmarks and demo for a GPU machine with no Rust
-  package   dist/packages/: the crates as published, with prebuilt kernel images";
+  package   dist/packages/: the crates as published, with prebuilt kernel images
+  mutants   break the kernels in small ways and count how many breaks their tests notice (--help: its flags)";
 
 fn main() -> ExitCode {
     let mut args = std::env::args().skip(1);
@@ -28,6 +36,7 @@ fn main() -> ExitCode {
         Some("test") => test::test(),
         Some("bundle") => bundle::bundle(),
         Some("package") => package::package(),
+        Some("mutants") => mutants::mutants(&args.collect::<Vec<_>>()),
         _ => Err(USAGE.to_owned()),
     };
     match result {

@@ -1,0 +1,259 @@
+//! Seeded mutants of the kernels: small edits that the tests of their family must notice.
+//!
+//! A mutant is one edit of one file below `kernels/`. It is left out where it does not compile or where the PTX of no
+//! variant changes; else it is caught or it survives, and nothing else is subtracted.
+
+mod edits;
+mod images;
+mod suite;
+
+use crate::{create, root, setup};
+use edits::Edit;
+use images::Images;
+use std::collections::BTreeMap;
+use std::fs;
+use std::time::{Duration, Instant};
+use suite::{Answer, Suite};
+
+/// A family and its test programs. `shared` is `kernels/ptx` and `kernels/tile`, which every program tests; the quick
+/// ones come first.
+const FAMILIES: [(&str, &[&str]); 7] = [
+    ("quant", &["quant"]),
+    ("vocab", &["vocab"]),
+    ("norm", &["norm"]),
+    ("routing", &["routing"]),
+    ("mla", &["rope", "mla"]),
+    ("gemm", &["gemm"]),
+    ("shared", &["quant", "vocab", "norm", "rope", "routing", "mla", "gemm"]),
+];
+
+pub const USAGE: &str =
+    "usage: cargo xtask mutants [--family quant|vocab|norm|routing|mla|gemm|shared] [--seed S] \
+[--minutes N] [--jobs N] [--only TEXT] [--list]
+
+  --family   only this one; every one by default
+  --seed     which edits are tried, in which order, and on which drawn cases (default 1)
+  --minutes  for each family, at most (default 20)
+  --jobs     compilations at a time (default: one a core)
+  --only     edits whose `file:line kind` contains this
+  --list     shows the edits and runs nothing";
+
+struct Options {
+    family: Option<String>,
+    seed: u64,
+    minutes: u64,
+    jobs: usize,
+    only: String,
+    list: bool,
+}
+
+/// An edit with where it stands.
+struct Mutant {
+    file: String,
+    line: usize,
+    edit: Edit,
+}
+
+#[derive(Default)]
+struct Tally {
+    identical: usize,
+    broken: usize,
+    caught: BTreeMap<&'static str, usize>,
+    survivors: Vec<String>,
+    simulator: Vec<String>,
+}
+
+/// Runs the families that the arguments ask for; fails where a sound kernel does not pass, and not for survivors.
+pub fn mutants(arguments: &[String]) -> Result<(), String> {
+    let options = parse(arguments)?;
+    let families =
+        FAMILIES.iter().filter(|(name, _)| options.family.as_deref().is_none_or(|only| only == *name));
+    for (family, tests) in families {
+        let mutants = drawn(family, &options)?;
+        if options.list {
+            mutants.iter().for_each(|mutant| println!("{}", describe(mutant)));
+            println!("{family}: {} edits", mutants.len());
+        } else {
+            run(family, tests, &mutants, &options)?;
+        }
+    }
+    Ok(())
+}
+
+fn parse(arguments: &[String]) -> Result<Options, String> {
+    let jobs = std::thread::available_parallelism().map_or(1, usize::from);
+    let mut options = Options { family: None, seed: 1, minutes: 20, jobs, only: String::new(), list: false };
+    let mut words = arguments.iter();
+    while let Some(word) = words.next() {
+        let mut value = || words.next().ok_or_else(|| format!("{word} needs a value\n{USAGE}"));
+        let number =
+            |text: &String| text.parse::<u64>().map_err(|_| format!("{text}: not a number\n{USAGE}"));
+        match word.as_str() {
+            "--family" => options.family = Some(value()?.clone()),
+            "--seed" => options.seed = number(value()?)?,
+            "--minutes" => options.minutes = number(value()?)?,
+            "--jobs" => options.jobs = number(value()?)?.max(1) as usize,
+            "--only" => options.only = value()?.clone(),
+            "--list" => options.list = true,
+            other => return Err(format!("{other}: unknown\n{USAGE}")),
+        }
+    }
+    match &options.family {
+        Some(name) if !FAMILIES.iter().any(|(family, _)| family == name) => {
+            Err(format!("{name}: no such family\n{USAGE}"))
+        }
+        _ => Ok(options),
+    }
+}
+
+/// Every edit of the family's files, in the seed's order.
+fn drawn(family: &str, options: &Options) -> Result<Vec<Mutant>, String> {
+    let kernels = root().join("kernels");
+    let folders: &[&str] = if family == "shared" { &["ptx", "tile"] } else { &[family] };
+    let mut found = Vec::new();
+    for folder in folders {
+        let mut files = crate::files(&kernels.join(folder))?;
+        files.sort();
+        for path in files {
+            let text = fs::read_to_string(&path).map_err(|e| format!("{}: {e}", path.display()))?;
+            let name = path.file_name().unwrap_or_default().to_string_lossy();
+            let file = format!("{folder}/{name}");
+            found.extend(edits::all(&text).into_iter().map(|edit| {
+                let line = text[..edit.range.start].matches('\n').count() + 1;
+                Mutant { file: file.clone(), line, edit }
+            }));
+        }
+    }
+    found.retain(|mutant| {
+        format!("{}:{} {}", mutant.file, mutant.line, mutant.edit.kind).contains(&options.only)
+    });
+    let mut state = options.seed;
+    for last in (1..found.len()).rev() {
+        found.swap(last, (next(&mut state) % (last as u64 + 1)) as usize);
+    }
+    Ok(found)
+}
+
+/// SplitMix64.
+fn next(state: &mut u64) -> u64 {
+    *state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
+    let mut z = *state;
+    z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    z ^ (z >> 31)
+}
+
+fn run(family: &str, tests: &[&str], mutants: &[Mutant], options: &Options) -> Result<(), String> {
+    let folder = root().join("target/mutants");
+    let images_folder = folder.join("images");
+    create(&folder)?;
+    let suite = Suite::build(tests, &folder.join("tests"))?;
+    let mut images = Images::new(setup::setup()?, &root().join("kernels"), &folder, options.jobs)?;
+
+    images::write(&images_folder, &BTreeMap::new())?;
+    let mut limits = Vec::new();
+    for test in tests {
+        let begun = Instant::now();
+        match suite.run(test, &images_folder, options.seed, Duration::from_secs(600))? {
+            Answer::Passed => limits.push(begun.elapsed() * 4 + Duration::from_secs(15)),
+            other => return Err(format!("the tests of {test} do not pass on the sound kernels: {other:?}")),
+        }
+    }
+
+    let end = Instant::now() + Duration::from_secs(60 * options.minutes);
+    let mut tally = Tally::default();
+    let mut tried = 0;
+    for mutant in mutants.iter().take_while(|_| Instant::now() < end) {
+        tried += 1;
+        let source = root().join("kernels").join(&mutant.file);
+        let text = fs::read_to_string(&source).map_err(|e| format!("{}: {e}", source.display()))?;
+        let users = images.users(&mutant.file)?;
+        let changed = images.mutate(&mutant.file, &mutant.edit.apply(&text), &users)?;
+        let verdict = match changed {
+            None => {
+                tally.broken += 1;
+                "does not compile".to_owned()
+            }
+            Some(changed) if changed.is_empty() => {
+                tally.identical += 1;
+                "same PTX".to_owned()
+            }
+            Some(changed) => {
+                images::write(&images_folder, &changed)?;
+                judge(&suite, tests, &limits, &images_folder, options.seed, mutant, &mut tally)?
+            }
+        };
+        println!("[{tried}/{}] {}: {verdict}", mutants.len(), describe(mutant));
+    }
+    let report = report(family, options, tried, mutants.len(), &tally);
+    print!("\n{report}");
+    let file = folder.join(format!("{family}-{}.txt", options.seed));
+    fs::write(&file, report).map_err(|e| format!("{}: {e}", file.display()))
+}
+
+fn judge(
+    suite: &Suite,
+    tests: &[&str],
+    limits: &[Duration],
+    images: &std::path::Path,
+    seed: u64,
+    mutant: &Mutant,
+    tally: &mut Tally,
+) -> Result<String, String> {
+    for (test, limit) in tests.iter().zip(limits) {
+        let (how, text) = match suite.run(test, images, seed, *limit)? {
+            Answer::Passed => continue,
+            Answer::Failed(reason) => ("by a failure", format!("caught by {test}: {}", short(&reason))),
+            Answer::TimedOut => ("by the time limit", format!("caught by {test}: time limit")),
+            Answer::Broke(reason) => {
+                tally.simulator.push(format!("{}\n    {reason}", describe(mutant)));
+                (
+                    "by a panic of the simulator",
+                    format!("caught by {test}, but the simulator panicked: {reason}"),
+                )
+            }
+        };
+        *tally.caught.entry(how).or_default() += 1;
+        return Ok(text);
+    }
+    tally.survivors.push(describe(mutant));
+    Ok("SURVIVED".to_owned())
+}
+
+fn short(text: &str) -> String {
+    text.chars().take(140).collect()
+}
+
+/// `file:line kind: the line before -> after`.
+fn describe(mutant: &Mutant) -> String {
+    let path = root().join("kernels").join(&mutant.file);
+    let text = fs::read_to_string(path).unwrap_or_default();
+    let from = text[..mutant.edit.range.start].rfind('\n').map_or(0, |at| at + 1);
+    let to = text[mutant.edit.range.end..].find('\n').map_or(text.len(), |at| mutant.edit.range.end + at);
+    let after =
+        [&text[from..mutant.edit.range.start], &mutant.edit.replacement, &text[mutant.edit.range.end..to]];
+    let flat = |text: &str| text.split_whitespace().collect::<Vec<_>>().join(" ");
+    let (kind, before) = (mutant.edit.kind, flat(&text[from..to]));
+    format!("{}:{} {kind}: {before}  ->  {}", mutant.file, mutant.line, flat(&after.concat()))
+}
+
+fn report(family: &str, options: &Options, tried: usize, all: usize, tally: &Tally) -> String {
+    let caught: usize = tally.caught.values().sum();
+    let total = caught + tally.survivors.len();
+    let rate = if total == 0 { 0.0 } else { 100.0 * caught as f64 / total as f64 };
+    let how: Vec<_> = tally.caught.iter().map(|(how, count)| format!("{count} {how}")).collect();
+    let mut text = format!(
+        "{family}, seed {}: {caught} of {total} caught ({rate:.1} %: {}); {tried} of {all} edits tried, {} did not compile, {} gave the same PTX\n",
+        options.seed,
+        how.join(", "),
+        tally.broken,
+        tally.identical,
+    );
+    for (title, list) in [("survivors", &tally.survivors), ("panics of the simulator", &tally.simulator)] {
+        if !list.is_empty() {
+            text += &format!("{title}:\n");
+            list.iter().for_each(|line| text += &format!("  {line}\n"));
+        }
+    }
+    text
+}
