@@ -65,7 +65,12 @@ pub enum FaultKind {
     /// Nothing can run and nothing is pending: who waits for what.
     Deadlock(String),
     /// More steps than the schedule allows.
-    StepLimit(u64),
+    StepLimit {
+        /// Warp instructions allowed.
+        limit: u64,
+        /// Where the warps are that do not wait.
+        spinning: String,
+    },
     /// `trap`.
     Trap,
     /// The launch itself is impossible: block size, shared memory, parameters.
@@ -105,7 +110,9 @@ impl fmt::Display for FaultKind {
             }
             Self::Barrier(what) | Self::Descriptor(what) => f.write_str(what),
             Self::Deadlock(who) => write!(f, "deadlock: {who}"),
-            Self::StepLimit(steps) => write!(f, "stuck: {steps} warp instructions and no end"),
+            Self::StepLimit { limit, spinning } => {
+                write!(f, "stuck: {limit} warp instructions and no end; {spinning}")
+            }
             Self::Trap => f.write_str("trap"),
             Self::Launch(what) => write!(f, "illegal launch: {what}"),
         }

@@ -63,6 +63,10 @@ impl Default for Schedule {
 }
 
 impl Schedule {
+    pub(crate) fn is_random(&self) -> bool {
+        self.tma == Policy::Random || self.wgmma == Policy::Random
+    }
+
     /// The same policy for every class of operation.
     pub fn with(policy: Policy, seed: u64) -> Self {
         Self { seed, tma: policy, wgmma: policy, ..Self::default() }

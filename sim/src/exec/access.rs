@@ -1,7 +1,7 @@
 //! Loads, stores, atomics and matrix transfers: every lane's access is located, aligned and checked.
 
 use super::operands::any64;
-use super::{Block, Step, Trouble};
+use super::{Grid, Step, Trouble};
 use crate::fault::FaultKind;
 use crate::lower::program::{Address, Base, Dst, Kind, Rmw, S32, Space, Src, Type};
 use crate::matrix;
@@ -14,12 +14,13 @@ const WINDOW_BYTES: u64 = 1 << 32;
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Place {
     Global(usize, usize),
-    Shared(usize),
+    /// Slot of the block, and offset.
+    Shared(usize, usize),
     Local(usize),
     Param(usize),
 }
 
-impl Block<'_> {
+impl Grid<'_> {
     pub(super) fn locate(
         &self,
         w: usize,
@@ -39,13 +40,14 @@ impl Block<'_> {
         let small = usize::try_from(address.min(WINDOW_BYTES)).unwrap_or(usize::MAX);
         let place = match space {
             Space::Shared => {
-                self.shared.locate(small as u32, bytes).filter(|_| address < WINDOW_BYTES).map(Place::Shared)
+                let slot = self.slot(w);
+                let at = self.blocks[slot].shared.locate(small as u32, bytes);
+                at.filter(|_| address < WINDOW_BYTES).map(|at| Place::Shared(slot, at))
             }
             Space::Local => (small + bytes as usize <= size).then(|| Place::Local(lane * size + small)),
             Space::Param => (small + bytes as usize <= self.params.len()).then_some(Place::Param(small)),
             _ => self.global.locate(address, u64::from(bytes)).map(|(slot, at)| Place::Global(slot, at)),
         };
-        debug_assert!(w < self.warps.len());
         place.ok_or(Trouble {
             kind: FaultKind::OutOfBounds { space: space.name(), address, bytes },
             lane: Some(lane as u32),
@@ -58,7 +60,10 @@ impl Block<'_> {
                 let allocation = self.global.slot(slot);
                 (&allocation.data[at..at + bytes], allocation.defined(at, bytes))
             }
-            Place::Shared(at) => (&self.shared.data[at..at + bytes], self.shared.defined.get(at, bytes)),
+            Place::Shared(slot, at) => {
+                let shared = &self.blocks[slot].shared;
+                (&shared.data[at..at + bytes], shared.defined.get(at, bytes))
+            }
             Place::Local(at) => {
                 let warp = &self.warps[w];
                 (&warp.local[at..at + bytes], warp.local_defined.get(at, bytes))
@@ -80,9 +85,10 @@ impl Block<'_> {
                 allocation.data[at..at + count].copy_from_slice(bytes);
                 allocation.put_defined(at, count, defined);
             }
-            Place::Shared(at) => {
-                self.shared.data[at..at + count].copy_from_slice(bytes);
-                put_bits(&mut self.shared.defined, at, count, defined, all);
+            Place::Shared(slot, at) => {
+                let shared = &mut self.blocks[slot].shared;
+                shared.data[at..at + count].copy_from_slice(bytes);
+                put_bits(&mut shared.defined, at, count, defined, all);
             }
             Place::Local(at) => {
                 let warp = &mut self.warps[w];

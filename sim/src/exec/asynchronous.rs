@@ -2,7 +2,7 @@
 
 use super::step::Flow;
 use super::warp::Split;
-use super::{Block, Step, Trouble};
+use super::{Grid, Step, Trouble};
 use crate::fault::FaultKind;
 use crate::lower::program::{Address, Kind, Op, S32, Space};
 use crate::memory::SHARED_WINDOW;
@@ -31,7 +31,7 @@ pub(super) struct PendingStore {
     pub(super) data: Option<Vec<u8>>,
 }
 
-impl Block<'_> {
+impl Grid<'_> {
     pub(super) fn asynchronous(&mut self, w: usize, split: &mut Split, op: &Op, mask: u32) -> Step<Flow> {
         match &op.kind {
             Kind::TensorLoad { to, map, coordinates, barrier } => {
@@ -42,10 +42,8 @@ impl Block<'_> {
                     let barrier = self.barrier_lanes(w, barrier, one)?[0].1;
                     let segments = tma::segments(&map, &at, to, false).map_err(|e| illegal(e, lane))?;
                     let bytes = tma::box_bytes(&map);
-                    self.issue_load(
-                        PendingLoad { segments, fill: map.fill_pattern(), barrier, bytes },
-                        lane,
-                    )?;
+                    let load = PendingLoad { segments, fill: map.fill_pattern(), barrier, bytes };
+                    self.issue_load(self.slot(w), load, lane)?;
                 }
             }
             Kind::BulkLoad { to, from, bytes, barrier } => {
@@ -57,7 +55,8 @@ impl Block<'_> {
                     check_bulk(global, shared, bytes, lane)?;
                     let barrier = self.barrier_lanes(w, barrier, 1 << lane)?[0].1;
                     let segments = vec![Segment { global: Some(global), shared, bytes }];
-                    self.issue_load(PendingLoad { segments, fill: [0; 8], barrier, bytes }, lane)?;
+                    let load = PendingLoad { segments, fill: [0; 8], barrier, bytes };
+                    self.issue_load(self.slot(w), load, lane)?;
                 }
             }
             Kind::TensorStore { map, coordinates, from } => {
@@ -123,35 +122,37 @@ impl Block<'_> {
         Ok((map, coordinates))
     }
 
-    fn issue_load(&mut self, load: PendingLoad, lane: u32) -> Step<()> {
+    fn issue_load(&mut self, slot: usize, load: PendingLoad, lane: u32) -> Step<()> {
+        let shared = &mut self.blocks[slot].shared;
         for segment in &load.segments {
-            let Some(at) = self.shared.locate(segment.shared, segment.bytes) else {
+            let Some(at) = shared.locate(segment.shared, segment.bytes) else {
                 let (address, bytes) = (u64::from(segment.shared), segment.bytes);
                 let kind = FaultKind::OutOfBounds { space: "shared", address, bytes };
                 return Err(Trouble { kind, lane: Some(lane) });
             };
             // Poison until the bytes arrive.
             let len = segment.bytes as usize;
-            self.shared.data[at..at + len].fill(0xff);
-            self.shared.defined.put(at, len, false);
+            shared.data[at..at + len].fill(0xff);
+            shared.defined.put(at, len, false);
         }
         if self.schedule.tma == Policy::Eager {
-            return self.finish_load(load);
+            return self.finish_load(slot, load);
         }
-        self.loads.push_back(load);
+        self.blocks[slot].loads.push_back(load);
         Ok(())
     }
 
-    fn finish_load(&mut self, load: PendingLoad) -> Step<()> {
+    fn finish_load(&mut self, slot: usize, load: PendingLoad) -> Step<()> {
+        let shared = &mut self.blocks[slot].shared;
         for segment in &load.segments {
-            let at = self.shared.locate(segment.shared, segment.bytes).expect("checked at issue");
+            let at = shared.locate(segment.shared, segment.bytes).expect("checked at issue");
             let len = segment.bytes as usize;
             match segment.global {
                 None => {
-                    for (i, byte) in self.shared.data[at..at + len].iter_mut().enumerate() {
+                    for (i, byte) in shared.data[at..at + len].iter_mut().enumerate() {
                         *byte = load.fill[i % 8];
                     }
-                    self.shared.defined.put(at, len, true);
+                    shared.defined.put(at, len, true);
                 }
                 Some(address) => {
                     let Some((slot, from)) = self.global.locate(address, len as u64) else {
@@ -161,57 +162,61 @@ impl Block<'_> {
                         );
                     };
                     let allocation = self.global.slot(slot);
-                    self.shared.data[at..at + len].copy_from_slice(&allocation.data[from..from + len]);
+                    shared.data[at..at + len].copy_from_slice(&allocation.data[from..from + len]);
                     self.counters.bulk_load_bytes += len as u64;
                     for part in (0..len).step_by(16) {
                         let count = 16.min(len - part);
                         let defined = allocation.defined(from + part, count);
                         if defined == (1 << count) - 1 || !self.schedule.checks {
-                            self.shared.defined.put(at + part, count, true);
+                            shared.defined.put(at + part, count, true);
                         } else {
                             for i in 0..count {
-                                self.shared.defined.put(at + part + i, 1, defined >> i & 1 == 1);
+                                shared.defined.put(at + part + i, 1, defined >> i & 1 == 1);
                             }
                         }
                     }
                 }
             }
         }
-        self.complete_bytes(load.barrier, load.bytes)
+        self.complete_bytes(slot, load.barrier, load.bytes)
     }
 
     fn issue_store(&mut self, w: usize, lane: u32, segments: Vec<Segment>) -> Step<()> {
         let group = self.warps[w].bulk.get(&lane).map_or(0, |g| g.committed);
-        self.stores.push(PendingStore { segments, warp: w, lane, group, data: None });
-        if self.schedule.tma == Policy::Eager { self.finish_store(self.stores.len() - 1) } else { Ok(()) }
+        let slot = self.slot(w);
+        let stores = &mut self.blocks[slot].stores;
+        stores.push(PendingStore { segments, warp: w, lane, group, data: None });
+        let last = stores.len() - 1;
+        if self.schedule.tma == Policy::Eager { self.finish_store(slot, last) } else { Ok(()) }
     }
 
-    fn read_store(&mut self, index: usize) -> Step<()> {
-        if self.stores[index].data.is_some() {
+    fn read_store(&mut self, slot: usize, index: usize) -> Step<()> {
+        let block = &mut self.blocks[slot];
+        let store = &mut block.stores[index];
+        if store.data.is_some() {
             return Ok(());
         }
-        let store = &self.stores[index];
         let mut data = Vec::new();
         for segment in &store.segments {
-            let Some(at) = self.shared.locate(segment.shared, segment.bytes) else {
+            let Some(at) = block.shared.locate(segment.shared, segment.bytes) else {
                 let (address, bytes) = (u64::from(segment.shared), segment.bytes);
                 return Err(FaultKind::OutOfBounds { space: "shared", address, bytes }.into());
             };
             let len = segment.bytes as usize;
-            if self.schedule.checks && !self.shared.defined.all(at, len) {
+            if self.schedule.checks && !block.shared.defined.all(at, len) {
                 let kind = FaultKind::Uninitialised { used_as: "a bulk store's source" };
                 return Err(Trouble { kind, lane: Some(store.lane) });
             }
-            data.extend_from_slice(&self.shared.data[at..at + len]);
+            data.extend_from_slice(&block.shared.data[at..at + len]);
         }
-        self.stores[index].data = Some(data);
+        store.data = Some(data);
         Ok(())
     }
 
     /// Reads what was not read yet, writes, and forgets the store.
-    pub(super) fn finish_store(&mut self, index: usize) -> Step<()> {
-        self.read_store(index)?;
-        let store = self.stores.remove(index);
+    pub(super) fn finish_store(&mut self, slot: usize, index: usize) -> Step<()> {
+        self.read_store(slot, index)?;
+        let store = self.blocks[slot].stores.remove(index);
         let data = store.data.unwrap_or_default();
         let mut at = 0;
         for segment in &store.segments {
@@ -231,34 +236,33 @@ impl Block<'_> {
     }
 
     fn wait_stores(&mut self, w: usize, lane: u32, limit: u64, read: bool) -> Step<()> {
-        let mut index = 0;
-        while index < self.stores.len() {
-            let store = &self.stores[index];
+        let (slot, mut index) = (self.slot(w), 0);
+        while let Some(store) = self.blocks[slot].stores.get(index) {
             let due = store.warp == w && store.lane == lane && store.group < limit;
             match (due, read) {
                 (false, _) => index += 1,
                 (true, true) => {
-                    self.read_store(index)?;
+                    self.read_store(slot, index)?;
                     index += 1;
                 }
-                (true, false) => self.finish_store(index)?,
+                (true, false) => self.finish_store(slot, index)?,
             }
         }
         Ok(())
     }
 
-    /// Nothing can run: completes the oldest pending operation, if there is one.
-    pub(super) fn complete_one(&mut self) -> Step<bool> {
-        if let Some(load) = self.loads.pop_front() {
-            self.finish_load(load)?;
+    /// Completes the oldest pending operation of a block, if there is one.
+    pub(super) fn complete_first(&mut self, slot: usize) -> Step<bool> {
+        if let Some(load) = self.blocks[slot].loads.pop_front() {
+            self.finish_load(slot, load)?;
             return Ok(true);
         }
-        if !self.stores.is_empty() {
-            self.finish_store(0)?;
+        if !self.blocks[slot].stores.is_empty() {
+            self.finish_store(slot, 0)?;
             return Ok(true);
         }
-        for group in 0..self.warpgroups.len() {
-            if self.compute_next(group)? {
+        for group in 0..self.blocks[slot].warpgroups.len() {
+            if self.compute_next(slot, group)? {
                 return Ok(true);
             }
         }
@@ -266,21 +270,26 @@ impl Block<'_> {
     }
 
     /// Random policy: some pending operations complete now.
-    pub(super) fn complete_some(&mut self) -> Step<()> {
+    pub(super) fn complete_some(&mut self, slot: usize) -> Step<()> {
         if self.schedule.tma == Policy::Random {
-            if !self.loads.is_empty() && self.random.below(4) == 0 {
-                let pick = self.random.below(self.loads.len());
-                let load = self.loads.remove(pick).expect("below the length");
-                self.finish_load(load)?;
+            let block = &mut self.blocks[slot];
+            if !block.loads.is_empty() && self.random.below(4) == 0 {
+                let pick = self.random.below(block.loads.len());
+                let load = block.loads.remove(pick).expect("below the length");
+                self.finish_load(slot, load)?;
             }
-            if !self.stores.is_empty() && self.random.below(8) == 0 {
-                if self.random.below(2) == 0 { self.read_store(0)? } else { self.finish_store(0)? }
+            if !self.blocks[slot].stores.is_empty() && self.random.below(8) == 0 {
+                if self.random.below(2) == 0 {
+                    self.read_store(slot, 0)?
+                } else {
+                    self.finish_store(slot, 0)?
+                }
             }
         }
         if self.schedule.wgmma == Policy::Random {
-            for group in 0..self.warpgroups.len() {
+            for group in 0..self.blocks[slot].warpgroups.len() {
                 if self.random.below(4) == 0 {
-                    self.compute_next(group)?;
+                    self.compute_next(slot, group)?;
                 }
             }
         }

@@ -1,8 +1,8 @@
 //! Named barriers, the cluster barrier and mbarriers.
 
 use super::step::Flow;
-use super::warp::{Split, Wait};
-use super::{Block, Step, Trouble};
+use super::warp::{Split, Wait, Warp};
+use super::{Grid, Step, Trouble};
 use crate::fault::FaultKind;
 use crate::lower::program::{Address, Arrive, Kind, Op, Program, S32, Vote};
 use crate::mbarrier::{Mbarrier, MbarrierError};
@@ -24,17 +24,23 @@ pub(super) struct Named {
     warps: u32,
 }
 
-pub(super) fn describe(barrier: &Mbarrier) -> String {
-    barrier.to_string()
-}
-
 fn misuse(error: MbarrierError, lane: u32) -> Trouble {
     Trouble { kind: FaultKind::Barrier(error.to_string()), lane: Some(lane) }
 }
 
-impl Block<'_> {
-    pub(super) fn threads_of(&self, named: &Named) -> u32 {
-        named.wanted.unwrap_or_else(|| 32 * self.warps.iter().filter(|w| w.live != 0).count() as u32)
+impl Grid<'_> {
+    /// The warps of a block.
+    pub(super) fn warps_of(&self, slot: usize) -> &[Warp] {
+        &self.warps[slot * self.per_block..][..self.per_block]
+    }
+
+    pub(super) fn warps_of_mut(&mut self, slot: usize) -> &mut [Warp] {
+        &mut self.warps[slot * self.per_block..][..self.per_block]
+    }
+
+    pub(super) fn threads_of(&self, slot: usize, named: &Named) -> u32 {
+        let live = || self.warps_of(slot).iter().filter(|w| w.live != 0).count();
+        named.wanted.unwrap_or_else(|| 32 * live() as u32)
     }
 
     pub(super) fn synchronise(&mut self, w: usize, split: &mut Split, op: &Op, mask: u32) -> Step<Flow> {
@@ -48,23 +54,24 @@ impl Block<'_> {
             }
             Kind::ClusterArrive => {
                 self.together(w, mask)?;
-                self.cluster.arrived += 32;
+                let slot = self.slot(w);
+                self.blocks[slot].cluster.arrived += 32;
                 Ok(Flow::Next)
             }
             Kind::ClusterWait => {
                 self.together(w, mask)?;
-                Ok(self.cluster_wait())
+                Ok(self.cluster_wait(self.slot(w)))
             }
             Kind::MbarrierWait { at, p, parity, blocking } => {
                 let (at, p, parity, blocking) = (*at, *p, *parity, *blocking);
                 self.wait_parity(w, split, mask, &at, p, parity, blocking)
             }
             Kind::MbarrierWaitState { at, p, state, blocking } => {
-                let address = self.barrier_address(w, at, mask)?;
+                let (slot, address) = (self.slot(w), self.barrier_address(w, at, mask)?);
                 let state = self.sure64(w, *state, mask, "an mbarrier state")?;
                 let lane = mask.trailing_zeros();
-                let done =
-                    self.mbarrier(address).test_state(state[lane as usize]).map_err(|e| misuse(e, lane))?;
+                let barrier = self.mbarrier(slot, address);
+                let done = barrier.test_state(state[lane as usize]).map_err(|e| misuse(e, lane))?;
                 if !done && *blocking {
                     return Ok(Flow::Wait(Wait::Mbarrier(address)));
                 }
@@ -74,22 +81,25 @@ impl Block<'_> {
             Kind::MbarrierInit { at, count } => {
                 let count = self.sure32(w, *count, mask, "an mbarrier's count")?;
                 for (lane, address) in self.barrier_lanes(w, at, mask)? {
-                    let at = self.shared.locate(address, 8).expect("located with its lane");
-                    self.shared.defined.put(at, 8, true);
-                    self.mbarrier(address).init(count[lane as usize]).map_err(|e| misuse(e, lane))?;
+                    let slot = self.slot(w);
+                    let shared = &mut self.blocks[slot].shared;
+                    let at = shared.locate(address, 8).expect("located with its lane");
+                    shared.defined.put(at, 8, true);
+                    self.mbarrier(slot, address).init(count[lane as usize]).map_err(|e| misuse(e, lane))?;
                 }
                 Ok(Flow::Next)
             }
             Kind::MbarrierInvalidate { at } => {
                 for (lane, address) in self.barrier_lanes(w, at, mask)? {
-                    self.mbarrier(address).inval().map_err(|e| misuse(e, lane))?;
+                    self.mbarrier(self.slot(w), address).inval().map_err(|e| misuse(e, lane))?;
                 }
                 Ok(Flow::Next)
             }
             Kind::MbarrierExpect { at, bytes } => {
                 let bytes = self.sure32(w, *bytes, mask, "an mbarrier's byte count")?;
                 for (lane, address) in self.barrier_lanes(w, at, mask)? {
-                    self.mbarrier(address).expect_tx(bytes[lane as usize]).map_err(|e| misuse(e, lane))?;
+                    let barrier = self.mbarrier(self.slot(w), address);
+                    barrier.expect_tx(bytes[lane as usize]).map_err(|e| misuse(e, lane))?;
                 }
                 Ok(Flow::Next)
             }
@@ -100,15 +110,16 @@ impl Block<'_> {
                 };
                 let mut tokens = [0; 32];
                 for (lane, address) in self.barrier_lanes(w, at, mask)? {
-                    let before = self.mbarrier(address).phase();
-                    let barrier = self.mbarrier(address);
+                    let slot = self.slot(w);
+                    let barrier = self.mbarrier(slot, address);
+                    let before = barrier.phase();
                     let token = match how {
                         Arrive::Plain { .. } => barrier.arrive(amount[lane as usize]),
                         Arrive::ExpectTx { .. } => barrier.arrive_expect_tx(amount[lane as usize]),
                     };
                     tokens[lane as usize] = token.map_err(|e| misuse(e, lane))?;
-                    if self.mbarrier(address).phase() != before {
-                        self.wake(address);
+                    if self.mbarrier(slot, address).phase() != before {
+                        self.wake(slot, address);
                     }
                 }
                 if let Some(d) = state {
@@ -120,22 +131,23 @@ impl Block<'_> {
         }
     }
 
-    fn mbarrier(&mut self, address: u32) -> &mut Mbarrier {
-        self.mbarriers.entry(address).or_default()
+    fn mbarrier(&mut self, slot: usize, address: u32) -> &mut Mbarrier {
+        self.blocks[slot].mbarriers.entry(address).or_default()
     }
 
     /// Bytes of a copy arrived.
-    pub(super) fn complete_bytes(&mut self, address: u32, bytes: u32) -> Step<()> {
-        let before = self.mbarrier(address).phase();
-        self.mbarrier(address).complete_tx(bytes).map_err(|e| misuse(e, 0))?;
-        if self.mbarrier(address).phase() != before {
-            self.wake(address);
+    pub(super) fn complete_bytes(&mut self, slot: usize, address: u32, bytes: u32) -> Step<()> {
+        let barrier = self.mbarrier(slot, address);
+        let before = barrier.phase();
+        barrier.complete_tx(bytes).map_err(|e| misuse(e, 0))?;
+        if barrier.phase() != before {
+            self.wake(slot, address);
         }
         Ok(())
     }
 
-    fn wake(&mut self, address: u32) {
-        for warp in &mut self.warps {
+    fn wake(&mut self, slot: usize, address: u32) {
+        for warp in self.warps_of_mut(slot) {
             for split in &mut warp.splits {
                 if split.wait == Wait::Mbarrier(address) {
                     split.wait = Wait::Nothing;
@@ -147,6 +159,7 @@ impl Block<'_> {
     /// Shared addresses of the barriers that the active lanes name.
     pub(super) fn barrier_lanes(&self, w: usize, at: &Address, mask: u32) -> Step<Vec<(u32, u32)>> {
         let addresses = self.addresses(w, at, mask)?;
+        let shared = &self.blocks[self.slot(w)].shared;
         let mut out = Vec::new();
         for lane in (0..32).filter(|&i| mask >> i & 1 == 1) {
             let address = addresses[lane];
@@ -155,7 +168,7 @@ impl Block<'_> {
             if address % 8 != 0 {
                 return Err(fault(FaultKind::Misaligned { address, align: 8 }));
             }
-            match u32::try_from(address).ok().filter(|&a| self.shared.locate(a, 8).is_some()) {
+            match u32::try_from(address).ok().filter(|&a| shared.locate(a, 8).is_some()) {
                 Some(address) => out.push((lane as u32, address)),
                 None => return Err(fault(FaultKind::OutOfBounds { space: "shared", address, bytes: 8 })),
             }
@@ -189,12 +202,13 @@ impl Block<'_> {
         let parity = self.uniform32(w, parity, mask, "an mbarrier's parity")?;
         let random = self.schedule.tma == Policy::Random;
         let key = (w, address, split.pc);
-        let mut seen = self.parity_seen.get(&key).copied().flatten();
+        let slot = self.slot(w);
+        let mut seen = self.blocks[slot].parity_seen.get(&key).copied().flatten();
         let done = self
-            .mbarrier(address)
+            .mbarrier(slot, address)
             .test_parity(parity, &mut seen)
             .map_err(|e| misuse(e, mask.trailing_zeros()))?;
-        self.parity_seen.insert(key, seen);
+        self.blocks[slot].parity_seen.insert(key, seen);
         // A wait may fail for no reason.
         let spurious = random && self.random.below(8) == 0;
         if !done && blocking && !spurious {
@@ -235,30 +249,31 @@ impl Block<'_> {
             .into());
         }
         let whole = mask == self.warps[w].live;
-        let named = &mut self.named[id as usize];
+        let (slot, index) = (self.slot(w), self.warps[w].index);
+        let named = &mut self.blocks[slot].named[id as usize];
         if named.open && named.wanted != wanted {
             let (had, has) = (named.wanted, wanted);
             return Err(
                 FaultKind::Barrier(format!("barrier {id} is open for {had:?} threads, now {has:?}")).into()
             );
         }
-        if whole && named.warps >> w & 1 == 1 {
-            return Err(FaultKind::Barrier(format!("warp {w} arrives twice at barrier {id}")).into());
+        if whole && named.warps >> index & 1 == 1 {
+            return Err(FaultKind::Barrier(format!("warp {index} arrives twice at barrier {id}")).into());
         }
         if !named.open {
             *named = Named { open: true, wanted, all: true, ..Named::default() };
         }
         named.arrived += if whole { 32 } else { mask.count_ones() };
         if whole {
-            named.warps |= 1 << w;
+            named.warps |= 1 << index;
         }
         if let Some(value) = vote {
             named.count += value.count_ones();
             named.all &= value == mask;
             named.any |= value != 0;
         }
-        let wanted = self.threads_of(&self.named[id as usize]);
-        let arrived = self.named[id as usize].arrived;
+        let named = &self.blocks[slot].named[id as usize];
+        let (wanted, arrived) = (self.threads_of(slot, named), named.arrived);
         if arrived > wanted {
             return Err(FaultKind::Barrier(format!(
                 "{arrived} threads at barrier {id}, which {wanted} open"
@@ -268,7 +283,7 @@ impl Block<'_> {
         if arrived < wanted {
             return Ok(if wait { Flow::Wait(Wait::Barrier(id)) } else { Flow::Next });
         }
-        let done = self.release(id);
+        let done = self.release(slot, id);
         if vote.is_some() {
             let program: &Program = self.program;
             let split_pc = self.current_pc;
@@ -278,11 +293,10 @@ impl Block<'_> {
     }
 
     /// Opens a barrier: its waiters go on.
-    fn release(&mut self, id: u32) -> Named {
+    fn release(&mut self, slot: usize, id: u32) -> Named {
         let program: &Program = self.program;
-        let done = self.named[id as usize];
-        self.named[id as usize] = Named::default();
-        for w in 0..self.warps.len() {
+        let done = std::mem::take(&mut self.blocks[slot].named[id as usize]);
+        for w in slot * self.per_block..(slot + 1) * self.per_block {
             for s in 0..self.warps[w].splits.len() {
                 let split = &mut self.warps[w].splits[s];
                 if split.wait != Wait::Barrier(id) {
@@ -309,14 +323,14 @@ impl Block<'_> {
         Ok(())
     }
 
-    fn cluster_wait(&mut self) -> Flow {
-        let wanted = 32 * self.warps.iter().filter(|w| w.live != 0).count() as u32;
-        if self.cluster.arrived < wanted {
+    fn cluster_wait(&mut self, slot: usize) -> Flow {
+        let wanted = 32 * self.warps_of(slot).iter().filter(|w| w.live != 0).count() as u32;
+        if self.blocks[slot].cluster.arrived < wanted {
             return Flow::Wait(Wait::ClusterBarrier);
         }
-        self.cluster.count += 32;
-        if self.cluster.count == 32 {
-            for warp in &mut self.warps {
+        self.blocks[slot].cluster.count += 32;
+        if self.blocks[slot].cluster.count == 32 {
+            for warp in self.warps_of_mut(slot) {
                 for split in &mut warp.splits {
                     if split.wait == Wait::ClusterBarrier {
                         split.wait = Wait::Nothing;
@@ -324,18 +338,19 @@ impl Block<'_> {
                 }
             }
         }
-        if self.cluster.count >= wanted {
-            self.cluster = Named::default();
+        if self.blocks[slot].cluster.count >= wanted {
+            self.blocks[slot].cluster = Named::default();
         }
         Flow::Next
     }
 
     /// A warp has exited: barriers that count every warp may open.
-    pub(super) fn warp_left(&mut self) -> Step<()> {
+    pub(super) fn warp_left(&mut self, w: usize) -> Step<()> {
+        let slot = self.slot(w);
         for id in 0..16 {
-            let named = self.named[id as usize];
-            if named.open && named.wanted.is_none() && named.arrived >= self.threads_of(&named) {
-                self.release(id);
+            let named = self.blocks[slot].named[id as usize];
+            if named.open && named.wanted.is_none() && named.arrived >= self.threads_of(slot, &named) {
+                self.release(slot, id);
             }
         }
         Ok(())

@@ -1,13 +1,13 @@
 //! `cvt` between scalar types.
 
 use super::operands::any64;
-use super::{Block, Step};
+use super::{Grid, Step};
 use crate::lower::program::{Kind, Round, Type};
 use crate::lower::rows::{canonical, canonical64, flush};
 use crate::numeric;
 use crate::row::Row64;
 
-impl Block<'_> {
+impl Grid<'_> {
     pub(super) fn convert(&mut self, w: usize, kind: &Kind, mask: u32) -> Step<()> {
         let Kind::Convert { to, from, round, integral, ftz, sat, d, a } = kind else {
             unreachable!("only conversions come here");

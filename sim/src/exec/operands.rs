@@ -1,7 +1,7 @@
 //! Operands of an operation: values with their definedness.
 
 use super::registers::{DEFINED, FULL, Held, IN_FLIGHT};
-use super::{Block, Step, Trouble};
+use super::{Grid, Step, Trouble};
 use crate::fault::FaultKind;
 use crate::lower::program::{Address, Base, Dst, S32, S64, SP, Src};
 use crate::row::{Row, Row64};
@@ -10,7 +10,7 @@ use crate::row::{Row, Row64};
 pub(super) type Value32 = (Row, Option<Box<Row>>);
 pub(super) type Value64 = (Row64, Option<Box<Row64>>);
 
-impl Block<'_> {
+impl Grid<'_> {
     fn held32(&self, register: u32) -> Trouble {
         FaultKind::InFlight { register: self.program.names32[register as usize].clone() }.into()
     }

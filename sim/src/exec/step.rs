@@ -3,9 +3,11 @@
 use super::operands::{Value32, Value64, any, any64};
 use super::registers::FULL;
 use super::warp::{Split, Wait};
-use super::{Block, Step, Trouble};
+use super::{Grid, Step, Trouble};
 use crate::fault::FaultKind;
-use crate::lower::program::{AT_RETURN, Kind, Logic, Op, Program, Rule, S32, Shuffle, Special, Src, Vote};
+use crate::lower::program::{
+    AT_RETURN, Dst, Kind, Logic, Op, Program, Rule, S32, Shuffle, Special, Src, Vote,
+};
 use crate::lower::rows;
 use crate::row::{Row, Row64};
 use crate::schedule::InFlight;
@@ -20,13 +22,18 @@ pub(super) enum Flow {
     Yield,
 }
 
-impl Block<'_> {
-    /// Runs a split until it blocks, ends, or has had its turn.
-    pub(super) fn run_split(&mut self, w: usize, state: &mut Option<Split>, quantum: u32) -> Step<()> {
+impl Grid<'_> {
+    /// Runs a split until it blocks, ends, or has had its turn; whether it gave up its turn by polling in vain.
+    pub(super) fn run_split(
+        &mut self,
+        w: usize,
+        state: &mut Option<Split>,
+        quantum: u32,
+        steps: &mut u32,
+    ) -> Step<bool> {
         let program: &Program = self.program;
-        let mut left = quantum;
-        while left > 0 {
-            let Some(split) = state.as_mut() else { return Ok(()) };
+        while *steps < quantum {
+            let Some(split) = state.as_mut() else { return Ok(false) };
             if split.pc == split.meet {
                 if !self.warps[w].arrive(split) {
                     *state = None;
@@ -37,16 +44,12 @@ impl Block<'_> {
                 self.leave(w, split)?;
                 continue;
             }
-            left -= 1;
             let op = &program.ops[split.pc as usize];
             self.current_pc = split.pc;
             self.counters.instructions += 1;
             self.counters.by_class[op.class as usize] += 1;
-            self.steps += 1;
             self.clock += 1;
-            if self.steps > self.schedule.step_limit {
-                return Err(FaultKind::StepLimit(self.schedule.step_limit).into());
-            }
+            *steps += 1;
             let mut mask = split.mask;
             if let Some(guard) = op.guard {
                 let used_as =
@@ -89,7 +92,7 @@ impl Block<'_> {
                         }
                     }
                     if self.warps[w].live == 0 {
-                        self.warp_left()?;
+                        self.warp_left(w)?;
                     }
                 }
                 Kind::Call { target, arguments, .. } => {
@@ -104,15 +107,20 @@ impl Block<'_> {
                     return Err(Trouble { kind: FaultKind::Trap, lane: Some(mask.trailing_zeros()) });
                 }
                 _ => match self.execute(w, split, op, mask) {
-                    Ok(Flow::Next) => split.pc += 1,
+                    Ok(Flow::Next) => {
+                        split.pc += 1;
+                        if op.poll && self.polls_in_vain(w, op, mask) {
+                            return Ok(true);
+                        }
+                    }
                     Ok(Flow::Yield) => {
                         split.pc += 1;
-                        return Ok(());
+                        return Ok(true);
                     }
                     Ok(Flow::Wait(wait)) => {
                         split.wait = wait;
                         self.counters.waits += 1;
-                        return Ok(());
+                        return Ok(false);
                     }
                     Err(trouble) => {
                         let register = match (&trouble.kind, self.schedule.in_flight) {
@@ -126,7 +134,28 @@ impl Block<'_> {
                 },
             }
         }
-        Ok(())
+        Ok(false)
+    }
+
+    /// Whether a load or atomic at this operation brought what it brought the last time.
+    fn polls_in_vain(&mut self, w: usize, op: &Op, mask: u32) -> bool {
+        let to = match &op.kind {
+            Kind::Load { to, .. } => to.as_slice(),
+            Kind::Atomic { d, .. } => std::slice::from_ref(d),
+            _ => return false,
+        };
+        let mut seen = u64::from(mask);
+        for lane in (0..32).filter(|&i| mask >> i & 1 == 1) {
+            for d in to {
+                let value = match *d {
+                    Dst::R32(d) => u64::from(self.warps[w].r32.values[d as usize][lane]),
+                    Dst::R64(d) => self.warps[w].r64.values[d as usize][lane],
+                    Dst::Sink => 0,
+                };
+                seen = (seen ^ value).wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(29);
+            }
+        }
+        self.warps[w].polled(self.current_pc, seen)
     }
 
     fn leave(&mut self, w: usize, split: &mut Split) -> Step<()> {
@@ -429,18 +458,19 @@ impl Block<'_> {
         };
         let same = |value: u32| [u64::from(value); 32];
         let [tx, ty, _] = self.threads;
-        let first = 32 * w as u32;
+        let block = &self.blocks[self.slot(w)];
+        let first = 32 * self.warps[w].index;
         match which {
             Special::Tid(0) => lanes(&|i| (first + i) % tx),
             Special::Tid(1) => lanes(&|i| (first + i) / tx % ty),
             Special::Tid(_) => lanes(&|i| (first + i) / tx / ty),
             Special::Ntid(axis) => same(self.threads[axis]),
-            Special::Ctaid(axis) | Special::Clusterid(axis) => same(self.index[axis]),
-            Special::Nctaid(axis) | Special::Nclusterid(axis) => same(self.grid[axis]),
+            Special::Ctaid(axis) | Special::Clusterid(axis) => same(block.index[axis]),
+            Special::Nctaid(axis) | Special::Nclusterid(axis) => same(self.size[axis]),
             Special::Laneid => lanes(&|i| i),
-            Special::Warpid => same(w as u32),
-            Special::Nwarpid => same(self.warps.len() as u32),
-            Special::Smid => same(self.index[0] % self.profile.sms),
+            Special::Warpid => same(self.warps[w].index),
+            Special::Nwarpid => same(self.per_block as u32),
+            Special::Smid => same((block.linear % u64::from(self.profile.sms)) as u32),
             Special::Nsmid => same(self.profile.sms),
             Special::Gridid | Special::ClusterCtaid | Special::ClusterCtarank => same(0),
             Special::ClusterNctaid | Special::ClusterNctarank => same(1),
@@ -451,7 +481,7 @@ impl Block<'_> {
             Special::LanemaskGe => lanes(&|i| !((1 << i) - 1)),
             Special::Clock => [self.clock; 32],
             Special::DynamicShared => same(self.dynamic_shared),
-            Special::TotalShared => same(self.shared.data.len() as u32),
+            Special::TotalShared => same(block.shared.data.len() as u32),
         }
     }
 

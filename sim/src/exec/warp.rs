@@ -51,6 +51,11 @@ pub(crate) struct BulkGroups {
 }
 
 pub(crate) struct Warp {
+    /// Number in the grid: no two warps of a launch share it.
+    pub(crate) id: u64,
+    /// Slot of its block.
+    pub(crate) slot: usize,
+    /// Number in its block.
     pub(crate) index: u32,
     pub(crate) r32: File<u32>,
     pub(crate) r64: File<u64>,
@@ -67,12 +72,16 @@ pub(crate) struct Warp {
     pub(crate) wgmma_committed: u64,
     /// (group, operation) of every wgmma whose registers are still held.
     pub(crate) wgmma_held: Vec<(u64, u32)>,
+    /// What polls of memory saw, by operation.
+    polls: HashMap<u32, u64>,
 }
 
 impl Warp {
-    pub(crate) fn new(program: &Program, index: u32) -> Self {
+    pub(crate) fn new(program: &Program, slot: usize, index: u32) -> Self {
         let local = program.local_bytes as usize * 32;
         Self {
+            id: 0,
+            slot,
             index,
             r32: File::<u32>::new(program.names32.len()),
             r64: File::<u64>::new(program.names64.len()),
@@ -86,6 +95,7 @@ impl Warp {
             bulk: HashMap::new(),
             wgmma_committed: 0,
             wgmma_held: Vec::new(),
+            polls: HashMap::new(),
         }
     }
 
@@ -103,7 +113,13 @@ impl Warp {
         self.bulk.clear();
         self.wgmma_committed = 0;
         self.wgmma_held.clear();
+        self.polls.clear();
         self.splits.push(Split { pc: 0, mask: live, top: None, meet: NOWHERE, wait: Wait::Nothing });
+    }
+
+    /// Remembers what a poll saw; whether the last one saw the same.
+    pub(crate) fn polled(&mut self, pc: u32, seen: u64) -> bool {
+        self.polls.insert(pc, seen) == Some(seen)
     }
 
     fn node(&mut self, node: Node) -> usize {

@@ -3,10 +3,10 @@
 use super::registers::{BEING_READ, IN_FLIGHT};
 use super::step::Flow;
 use super::warp::{Split, Wait};
-use super::{Block, Step};
+use super::{Grid, Step};
 use crate::fault::FaultKind;
 use crate::lower::program::{Kind, Op, Program, ScaleD, Wgmma, WgmmaA};
-use crate::memory::shared::WINDOW;
+use crate::memory::shared::{Shared, WINDOW};
 use crate::row::Row;
 use crate::schedule::{Fp8Accumulation, Policy};
 use crate::wgmma::{self as model, Kind as Elements, Operand, Which};
@@ -40,7 +40,7 @@ struct Pending {
     a: Option<Snapshot>,
 }
 
-impl Block<'_> {
+impl Grid<'_> {
     pub(super) fn tensor(&mut self, w: usize, split: &mut Split, op: &Op, mask: u32) -> Step<Flow> {
         self.together(w, mask)?;
         if mask != u32::MAX {
@@ -54,8 +54,10 @@ impl Block<'_> {
             }
             Kind::WgmmaWait { pending } => {
                 let limit = self.warps[w].wgmma_committed.saturating_sub(u64::from(*pending));
-                while self.warpgroups[w / 4].queue.front().is_some_and(|p| p.arrival.group < limit) {
-                    self.compute_next(w / 4)?;
+                let (slot, group) = self.warpgroup(w);
+                let due = |p: &Pending| p.arrival.group < limit;
+                while self.blocks[slot].warpgroups[group].queue.front().is_some_and(due) {
+                    self.compute_next(slot, group)?;
                 }
                 self.release_registers(w, limit);
                 Ok(Flow::Next)
@@ -66,9 +68,12 @@ impl Block<'_> {
     }
 
     fn issue(&mut self, w: usize, pc: u32, op: &Wgmma) -> Step<Flow> {
-        let first = w / 4 * 4;
-        if first + 4 > self.warps.len() {
-            return Err(FaultKind::Barrier(format!("warp {w} has no whole warpgroup")).into());
+        let (slot, group) = self.warpgroup(w);
+        let member = self.warps[w].index as usize % 4;
+        let first = w - member;
+        if 4 * group + 4 > self.per_block {
+            let index = self.warps[w].index;
+            return Err(FaultKind::Barrier(format!("warp {index} has no whole warpgroup")).into());
         }
         let a = match op.a {
             WgmmaA::Descriptor(source) => self.uniform64(w, source)?,
@@ -86,8 +91,8 @@ impl Block<'_> {
             }
         };
         let arrival = Arrival { pc, a, b, scale_d, group: self.warps[w].wgmma_committed };
-        let arrivals = &mut self.warpgroups[w / 4].arrivals;
-        arrivals[w % 4] = Some(arrival);
+        let arrivals = &mut self.blocks[slot].warpgroups[group].arrivals;
+        arrivals[member] = Some(arrival);
         if let Some(other) = arrivals.iter().flatten().find(|o| **o != arrival) {
             let what = format!("the warps of a warpgroup issue different wgmma: {other:x?} and {arrival:x?}");
             return Err(FaultKind::Descriptor(what).into());
@@ -118,11 +123,16 @@ impl Block<'_> {
             }
         }
         self.counters.tensor_macs += 64 * op.shape.n as u64 * u64::from(op.k);
-        self.warpgroups[w / 4].queue.push_back(Pending { arrival, a: registers });
+        self.blocks[slot].warpgroups[group].queue.push_back(Pending { arrival, a: registers });
         if self.schedule.wgmma == Policy::Eager {
-            self.compute_next(w / 4)?;
+            self.compute_next(slot, group)?;
         }
         Ok(Flow::Next)
+    }
+
+    /// The block's slot and the number of the warpgroup in it.
+    fn warpgroup(&self, w: usize) -> (usize, usize) {
+        (self.slot(w), self.warps[w].index as usize / 4)
     }
 
     fn uniform64(&self, w: usize, source: crate::lower::program::S64) -> Step<u64> {
@@ -146,13 +156,13 @@ impl Block<'_> {
     }
 
     /// Computes the oldest pending operation of a warpgroup.
-    pub(super) fn compute_next(&mut self, group: usize) -> Step<bool> {
-        let Some(pending) = self.warpgroups[group].queue.pop_front() else { return Ok(false) };
+    pub(super) fn compute_next(&mut self, slot: usize, group: usize) -> Step<bool> {
+        let Some(pending) = self.blocks[slot].warpgroups[group].queue.pop_front() else { return Ok(false) };
         let program: &Program = self.program;
         let Kind::Wgmma(op) = &program.ops[pending.arrival.pc as usize].kind else {
             unreachable!("pending operations are wgmma");
         };
-        let first = 4 * group;
+        let first = slot * self.per_block + 4 * group;
         let mut d: [Vec<Row>; 4] = std::array::from_fn(|w| {
             op.d.iter().map(|&r| self.warps[first + w].r32.values[r as usize]).collect()
         });
@@ -161,8 +171,9 @@ impl Block<'_> {
             None => Operand::Descriptor(pending.arrival.a),
         };
         let Arrival { b, scale_d, .. } = pending.arrival;
-        multiply(&op.shape, &mut d, a, b, scale_d, &self.shared.data, self.schedule.fp8)?;
-        let undefined = if self.schedule.checks { self.undefined_products(op, &pending)? } else { None };
+        let shared = &self.blocks[slot].shared;
+        multiply(&op.shape, &mut d, a, b, scale_d, &shared.data, self.schedule.fp8)?;
+        let undefined = if self.schedule.checks { undefined_products(shared, op, &pending)? } else { None };
         for (w, rows) in d.iter().enumerate() {
             let file = &mut self.warps[first + w].r32;
             for (i, (&register, row)) in op.d.iter().zip(rows).enumerate() {
@@ -179,99 +190,6 @@ impl Block<'_> {
             }
         }
         Ok(true)
-    }
-
-    /// Which elements of the product depend on undefined operands: products of indicator matrices.
-    fn undefined_products(&self, op: &Wgmma, pending: &Pending) -> Step<Option<[Vec<Row>; 4]>> {
-        let mut clean = true;
-        let mut look = |which, descriptor| -> Step<()> {
-            let len = self.shared.data.len();
-            let ranges = model::operand_ranges(&op.shape, which, descriptor, WINDOW, len)
-                .map_err(FaultKind::Descriptor)?;
-            clean &=
-                ranges.iter().all(|r| self.shared.defined.all(r.start as usize, (r.end - r.start) as usize));
-            Ok(())
-        };
-        look(Which::B, pending.arrival.b)?;
-        match &pending.a {
-            None => look(Which::A, pending.arrival.a)?,
-            Some(registers) => clean &= registers.1.iter().flatten().flatten().all(|&s| s == 0),
-        }
-        if clean {
-            return Ok(None);
-        }
-        let one: u32 = match op.shape.kind {
-            // 1 in e4m3, 0.5 in e5m2: any positive number will do.
-            Elements::E4m3E4m3 | Elements::E4m3E5m2 | Elements::E5m2E4m3 | Elements::E5m2E5m2 => 0x3838_3838,
-            Elements::Bf16 => 0x3f80_3f80,
-            Elements::F16 => 0x3c00_3c00,
-        };
-        let width = if op.shape.kind.is_fp8() { 1 } else { 2 };
-        let len = self.shared.data.len();
-        let ones: Vec<u8> = (0..len).map(|i| one.to_le_bytes()[i % 4]).collect();
-        let marks: Vec<u8> = (0..len)
-            .map(|i| {
-                let element = i / width * width;
-                let defined = self.shared.defined.all(element, width.min(len - element));
-                if defined { 0 } else { ones[i] }
-            })
-            .collect();
-        let ones_a = [[[one; 32]; 4]; 4];
-        let marks_a = pending.a.as_ref().map(|registers| {
-            registers.1.map(|warp| {
-                warp.map(|row| {
-                    row.map(|s| {
-                        let step = 8 * width as u32;
-                        let keep = ((1u64 << step) - 1) as u32;
-                        (0..32 / step).fold(0, |m, i| {
-                            let field = keep << (i * step);
-                            m | if s & field != 0 { one & field } else { 0 }
-                        })
-                    })
-                })
-            })
-        });
-        let n = op.shape.n / 2;
-        let mut d: [Vec<Row>; 4] = std::array::from_fn(|_| vec![[0; 32]; n]);
-        let mode = Fp8Accumulation::ExactF32;
-        let (a, b) = (pending.arrival.a, pending.arrival.b);
-        let mut shape = op.shape.clone();
-        (shape.negate_a, shape.negate_b) = (false, false);
-        match &marks_a {
-            // A in registers, B in shared memory: two images of each.
-            Some(marks_a) => {
-                multiply(&shape, &mut d, Operand::Registers(marks_a), b, false, &ones, mode)?;
-                multiply(&shape, &mut d, Operand::Registers(&ones_a), b, true, &marks, mode)?;
-            }
-            None => {
-                self.marked(&shape, a, b, &marks, &ones, &mut d)?;
-            }
-        }
-        Ok(Some(d))
-    }
-
-    /// A marked × B ones + A ones × B marked, when both operands lie in shared memory: each operand's own ranges
-    /// take its image, the rest of the memory the other's.
-    fn marked(
-        &self,
-        shape: &model::Shape,
-        a: u64,
-        b: u64,
-        marks: &[u8],
-        ones: &[u8],
-        d: &mut [Vec<Row>; 4],
-    ) -> Step<()> {
-        for (which, descriptor, accumulate) in [(Which::A, a, false), (Which::B, b, true)] {
-            let mut image = ones.to_vec();
-            let ranges = model::operand_ranges(shape, which, descriptor, WINDOW, marks.len())
-                .map_err(FaultKind::Descriptor)?;
-            for range in ranges {
-                let range = range.start as usize..range.end as usize;
-                image[range.clone()].copy_from_slice(&marks[range]);
-            }
-            multiply(shape, d, Operand::Descriptor(a), b, accumulate, &image, Fp8Accumulation::ExactF32)?;
-        }
-        Ok(())
     }
 
     /// Gives back the registers of every group before `limit`.
@@ -298,7 +216,8 @@ impl Block<'_> {
 
     /// What ptxas does about registers in flight: everything is waited for.
     pub(super) fn force_wgmma(&mut self, w: usize) -> Step<()> {
-        while self.compute_next(w / 4)? {}
+        let (slot, group) = self.warpgroup(w);
+        while self.compute_next(slot, group)? {}
         self.release_registers(w, u64::MAX);
         Ok(())
     }
@@ -316,4 +235,95 @@ fn multiply(
     let [d0, d1, d2, d3] = d;
     model::execute(shape, [d0, d1, d2, d3], a, b, scale_d, shared, WINDOW, mode)
         .map_err(|what| FaultKind::Descriptor(what).into())
+}
+
+/// Which elements of the product depend on undefined operands: products of indicator matrices.
+fn undefined_products(shared: &Shared, op: &Wgmma, pending: &Pending) -> Step<Option<[Vec<Row>; 4]>> {
+    let mut clean = true;
+    let mut look = |which, descriptor| -> Step<()> {
+        let len = shared.data.len();
+        let ranges = model::operand_ranges(&op.shape, which, descriptor, WINDOW, len)
+            .map_err(FaultKind::Descriptor)?;
+        clean &= ranges.iter().all(|r| shared.defined.all(r.start as usize, (r.end - r.start) as usize));
+        Ok(())
+    };
+    look(Which::B, pending.arrival.b)?;
+    match &pending.a {
+        None => look(Which::A, pending.arrival.a)?,
+        Some(registers) => clean &= registers.1.iter().flatten().flatten().all(|&s| s == 0),
+    }
+    if clean {
+        return Ok(None);
+    }
+    let one: u32 = match op.shape.kind {
+        // 1 in e4m3, 0.5 in e5m2: any positive number will do.
+        Elements::E4m3E4m3 | Elements::E4m3E5m2 | Elements::E5m2E4m3 | Elements::E5m2E5m2 => 0x3838_3838,
+        Elements::Bf16 => 0x3f80_3f80,
+        Elements::F16 => 0x3c00_3c00,
+    };
+    let width = if op.shape.kind.is_fp8() { 1 } else { 2 };
+    let len = shared.data.len();
+    let ones: Vec<u8> = (0..len).map(|i| one.to_le_bytes()[i % 4]).collect();
+    let marks: Vec<u8> = (0..len)
+        .map(|i| {
+            let element = i / width * width;
+            let defined = shared.defined.all(element, width.min(len - element));
+            if defined { 0 } else { ones[i] }
+        })
+        .collect();
+    let ones_a = [[[one; 32]; 4]; 4];
+    let marks_a = pending.a.as_ref().map(|registers| {
+        registers.1.map(|warp| {
+            warp.map(|row| {
+                row.map(|s| {
+                    let step = 8 * width as u32;
+                    let keep = ((1u64 << step) - 1) as u32;
+                    (0..32 / step).fold(0, |m, i| {
+                        let field = keep << (i * step);
+                        m | if s & field != 0 { one & field } else { 0 }
+                    })
+                })
+            })
+        })
+    });
+    let n = op.shape.n / 2;
+    let mut d: [Vec<Row>; 4] = std::array::from_fn(|_| vec![[0; 32]; n]);
+    let mode = Fp8Accumulation::ExactF32;
+    let (a, b) = (pending.arrival.a, pending.arrival.b);
+    let mut shape = op.shape.clone();
+    (shape.negate_a, shape.negate_b) = (false, false);
+    match &marks_a {
+        // A in registers, B in shared memory: two images of each.
+        Some(marks_a) => {
+            multiply(&shape, &mut d, Operand::Registers(marks_a), b, false, &ones, mode)?;
+            multiply(&shape, &mut d, Operand::Registers(&ones_a), b, true, &marks, mode)?;
+        }
+        None => {
+            marked(&shape, a, b, &marks, &ones, &mut d)?;
+        }
+    }
+    Ok(Some(d))
+}
+
+/// A marked × B ones + A ones × B marked, when both operands lie in shared memory: each operand's own ranges
+/// take its image, the rest of the memory the other's.
+fn marked(
+    shape: &model::Shape,
+    a: u64,
+    b: u64,
+    marks: &[u8],
+    ones: &[u8],
+    d: &mut [Vec<Row>; 4],
+) -> Step<()> {
+    for (which, descriptor, accumulate) in [(Which::A, a, false), (Which::B, b, true)] {
+        let mut image = ones.to_vec();
+        let ranges = model::operand_ranges(shape, which, descriptor, WINDOW, marks.len())
+            .map_err(FaultKind::Descriptor)?;
+        for range in ranges {
+            let range = range.start as usize..range.end as usize;
+            image[range.clone()].copy_from_slice(&marks[range]);
+        }
+        multiply(shape, d, Operand::Descriptor(a), b, accumulate, &image, Fp8Accumulation::ExactF32)?;
+    }
+    Ok(())
 }

@@ -301,6 +301,7 @@ impl<'a> Lowering<'a> {
                 meet: program::AT_RETURN,
                 line: instruction.line,
                 opcode,
+                poll: polls(&instruction.opcode),
             });
         }
         // A body may end on a label.
@@ -314,6 +315,7 @@ impl<'a> Lowering<'a> {
             meet: program::AT_RETURN,
             line: self.line,
             opcode,
+            poll: false,
         });
         control::meeting_points(&mut self.ops, first);
         Ok(())
@@ -551,6 +553,16 @@ impl<'a> Lowering<'a> {
             },
             _ => self.error("a label expected"),
         }
+    }
+}
+
+/// Whether loops that wait for another thread are made of this instruction.
+fn polls(opcode: &[String]) -> bool {
+    let strong = |m: &String| matches!(m.as_str(), "volatile" | "relaxed" | "acquire" | "mmio" | "cv");
+    match opcode[0].as_str() {
+        "ld" => opcode.iter().any(strong),
+        "atom" => true,
+        _ => false,
     }
 }
 

@@ -564,6 +564,8 @@ pub(crate) struct Op {
     pub(crate) line: u32,
     /// Index into [`Program::opcodes`].
     pub(crate) opcode: u32,
+    /// Reads memory as one does to wait for another thread's write.
+    pub(crate) poll: bool,
 }
 
 /// Lanes meet when the function returns.

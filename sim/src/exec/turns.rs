@@ -1,0 +1,180 @@
+//! Who runs next.
+//!
+//! Blocks take turns, and the warps of a block. A warp that polls memory in vain gives up its turn. When every warp
+//! that could run polls in vain, something else must happen first: a pending operation completes, or more blocks
+//! start.
+
+use super::warp::Wait;
+use super::{Grid, Trouble};
+use crate::fault::{Fault, FaultKind};
+
+/// Warp instructions after which another cluster starts although nobody seems to poll: the resident ones may wait in
+/// a way that polls do not show.
+const PATIENCE: u64 = 1 << 22;
+
+/// What the scheduler remembers.
+#[derive(Default)]
+pub(super) struct Turns {
+    /// The slot after the one that ran last.
+    slot: usize,
+    /// Turns in a row that only polled, and their warp instructions.
+    idle: usize,
+    idle_steps: u64,
+    /// Warp instructions since a cluster started or ended.
+    since: u64,
+}
+
+/// What became of a turn.
+pub(super) struct Turn {
+    /// It ended on a poll that saw what the last one saw.
+    pub(super) idle: bool,
+    pub(super) steps: u32,
+}
+
+impl Grid<'_> {
+    /// Runs until the launch ends.
+    pub(super) fn advance(&mut self) -> Result<(), Box<Fault>> {
+        let random = self.schedule.is_random();
+        loop {
+            self.admit_wanted();
+            if self.residents.count() == 0 {
+                return Ok(());
+            }
+            if random {
+                let slot = self.random.below(self.blocks.len());
+                self.complete_some(slot).map_err(|t| self.fault(t, slot))?;
+            }
+            let Some(w) = self.pick(random) else {
+                if !self.complete_one()? {
+                    let slot = self.blocks.iter().position(|b| b.live).unwrap_or(0);
+                    return Err(self.fault(FaultKind::Deadlock(self.who_waits()).into(), slot));
+                }
+                continue;
+            };
+            let quantum = if random { 1 + self.random.below(64) as u32 } else { 512 };
+            let before = self.residents.count();
+            let turn = self.run_warp(w, quantum, random)?;
+            self.turns.since += u64::from(turn.steps);
+            if self.residents.count() != before {
+                self.turns.since = 0;
+            } else if self.turns.since > PATIENCE {
+                self.turns.since = 0;
+                self.admit();
+            }
+            if !turn.idle {
+                (self.turns.idle, self.turns.idle_steps) = (0, 0);
+                continue;
+            }
+            self.turns.idle += 1;
+            self.turns.idle_steps += u64::from(turn.steps);
+            if self.turns.idle > 2 * self.warps.len() {
+                self.turns.idle = 0;
+                self.unstick()?;
+            }
+            if self.turns.idle_steps > self.schedule.step_limit {
+                return Err(self.stuck(w, None));
+            }
+        }
+    }
+
+    /// Everybody polls in vain.
+    fn unstick(&mut self) -> Result<(), Box<Fault>> {
+        if self.complete_one()? {
+            return Ok(());
+        }
+        // As many as there are, so that a barrier over the whole grid fills quickly.
+        for _ in 0..self.residents.count() {
+            if !self.admit() {
+                break;
+            }
+            self.turns.since = 0;
+        }
+        Ok(())
+    }
+
+    /// The warp that runs next, if one can.
+    fn pick(&mut self, random: bool) -> Option<usize> {
+        let count = self.blocks.len();
+        let first = if random { self.random.below(count) } else { self.turns.slot };
+        for step in 0..count {
+            let slot = (first + step) % count;
+            if self.blocks[slot].live
+                && let Some(index) = self.pick_in(slot, random)
+            {
+                self.turns.slot = slot + 1;
+                self.blocks[slot].turn = index + 1;
+                return Some(slot * self.per_block + index);
+            }
+        }
+        None
+    }
+
+    fn pick_in(&mut self, slot: usize, random: bool) -> Option<usize> {
+        let count = self.per_block;
+        let warps = &self.warps[slot * count..][..count];
+        let ready = |index: &usize| warps[*index].splits.iter().any(|s| s.wait == Wait::Nothing);
+        if !random {
+            let turn = self.blocks[slot].turn;
+            return (turn..turn + count).map(|i| i % count).find(ready);
+        }
+        match (0..count).filter(ready).count() {
+            0 => None,
+            some => (0..count).filter(ready).nth(self.random.below(some)),
+        }
+    }
+
+    fn run_warp(&mut self, w: usize, quantum: u32, random: bool) -> Result<Turn, Box<Fault>> {
+        let ready = |s: &usize| self.warps[w].splits[*s].wait == Wait::Nothing;
+        let splits = 0..self.warps[w].splits.len();
+        let pick = if random {
+            let some = splits.clone().filter(ready).count();
+            splits.filter(ready).nth(self.random.below(some))
+        } else {
+            splits.clone().find(ready)
+        };
+        // Removal keeps the order, so that splits take turns.
+        let split = self.warps[w].splits.remove(pick.expect("a ready warp has a ready split"));
+        let mut state = Some(split);
+        let (mut steps, slot) = (0, self.slot(w));
+        let result = self.run_split(w, &mut state, quantum, &mut steps);
+        let pc = state.as_ref().map(|s| s.pc);
+        let idle = match result {
+            Ok(idle) => idle,
+            Err(trouble) => return Err(self.fault_at(trouble, w, pc)),
+        };
+        if let Some(split) = state {
+            self.warps[w].splits.push(split);
+        }
+        self.blocks[slot].steps += u64::from(steps);
+        if self.blocks[slot].steps > self.schedule.step_limit {
+            return Err(self.stuck(w, pc));
+        }
+        if self.warps[w].splits.is_empty() && self.block_is_over(slot) {
+            self.finish(slot).map_err(|t| self.fault(t, slot))?;
+        }
+        Ok(Turn { idle, steps })
+    }
+
+    fn block_is_over(&self, slot: usize) -> bool {
+        self.warps[slot * self.per_block..][..self.per_block].iter().all(|w| w.splits.is_empty())
+    }
+
+    /// Completes one pending operation of any block, the oldest of its block first.
+    fn complete_one(&mut self) -> Result<bool, Box<Fault>> {
+        for slot in 0..self.blocks.len() {
+            if self.blocks[slot].live
+                && self.complete_first(slot).map_err(|t: Trouble| self.fault(t, slot))?
+            {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
+    fn stuck(&self, w: usize, pc: Option<u32>) -> Box<Fault> {
+        let limit = self.schedule.step_limit;
+        let mut ready = self.warps[w].splits.iter().filter(|s| s.wait == Wait::Nothing);
+        let pc = pc.or_else(|| ready.next().map(|s| s.pc));
+        self.fault_at(FaultKind::StepLimit { limit, spinning: self.who_spins() }.into(), w, pc)
+    }
+}
