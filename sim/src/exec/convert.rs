@@ -2,9 +2,9 @@
 
 use super::operands::any64;
 use super::{Grid, Step};
-use crate::lower::program::{Kind, Round, Type};
-use crate::lower::rows::{canonical, canonical64, flush};
-use crate::numeric;
+use crate::lower::program::{Kind, Type};
+use crate::lower::rows::{canonical64, flush};
+use crate::numeric::{self, Round};
 use crate::row::Row64;
 
 impl Grid<'_> {
@@ -15,7 +15,7 @@ impl Grid<'_> {
         let (value, shadow) = self.get(w, *a)?;
         let convert = |x: u64| scalar(x, *to, *from, *round, *integral, *ftz, *sat);
         let row: Row64 = match (from, to) {
-            (Type::U32, Type::U64) => value,
+            (Type::U32, Type::U64) => value.map(|x| x & 0xffff_ffff),
             (Type::U64 | Type::S64, Type::U32 | Type::S32) if !sat => value.map(|x| x & 0xffff_ffff),
             (Type::S32, Type::S64) => value.map(|x| x as i32 as i64 as u64),
             _ => value.map(convert),
@@ -24,7 +24,7 @@ impl Grid<'_> {
             let keep = mask_of(*from);
             s.map(|s| match (from, to) {
                 // Zero extension and truncation keep bits where they are.
-                (Type::U8 | Type::U16 | Type::U32 | Type::U64, _) if !to_float(*to) => {
+                (Type::U8 | Type::U16 | Type::U32 | Type::U64, _) if !sat && !to_float(*to) => {
                     s & keep & mask_of(*to)
                 }
                 _ => {
@@ -51,8 +51,13 @@ fn mask_of(ty: Type) -> u64 {
     }
 }
 
+/// The low bits of an integer, extended to the register's width as its type says.
+fn extended(bits: u64, ty: Type) -> u64 {
+    let up = 64 - 8 * ty.bytes();
+    if ty.signed() { (((bits << up) as i64) >> up) as u64 } else { bits << up >> up }
+}
+
 fn scalar(x: u64, to: Type, from: Type, round: Round, integral: bool, ftz: bool, sat: bool) -> u64 {
-    let keep = mask_of(to);
     if to_float(from) {
         let value = match from {
             Type::F16 => f64::from(numeric::f16_to_f32(x as u16)),
@@ -61,11 +66,10 @@ fn scalar(x: u64, to: Type, from: Type, round: Round, integral: bool, ftz: bool,
             _ => f64::from_bits(x),
         };
         if !to_float(to) {
-            return to_integer(value, to, round) & keep;
+            return extended(to_integer(value, to, from, round), to);
         }
         let value = if integral { rounded(value, round) } else { value };
-        let value = if sat { if value > 0.0 { value.min(1.0) } else { 0.0 } } else { value };
-        return from_real(value, to, round, ftz);
+        return from_real(if sat { saturated(value) } else { value }, to, round, ftz);
     }
     let integer = match from {
         Type::U8 | Type::Pred => i128::from(x as u8),
@@ -78,10 +82,15 @@ fn scalar(x: u64, to: Type, from: Type, round: Round, integral: bool, ftz: bool,
         _ => i128::from(x),
     };
     if to_float(to) {
-        return from_integer(integer, to, round);
+        return from_integer(if sat { integer.clamp(0, 1) } else { integer }, to, round);
     }
     let integer = if sat { integer.clamp(least(to), most(to)) } else { integer };
-    integer as u64 & keep
+    extended(integer as u64, to)
+}
+
+/// [0, 1]; NaN is 0.
+fn saturated(value: f64) -> f64 {
+    if value > 0.0 { value.min(1.0) } else { 0.0 }
 }
 
 fn least(ty: Type) -> i128 {
@@ -95,48 +104,31 @@ fn most(ty: Type) -> i128 {
 fn rounded(value: f64, round: Round) -> f64 {
     match round {
         Round::Nearest => value.round_ties_even(),
+        Round::Away => value.round(),
         Round::Zero => value.trunc(),
         Round::Down => value.floor(),
         Round::Up => value.ceil(),
     }
 }
 
-/// Out-of-range values clamp; NaN is 0, or the top bit for 64-bit results and u32's all-ones convention's zero.
-fn to_integer(value: f64, to: Type, round: Round) -> u64 {
+/// Out-of-range values clamp. NaN is 0, or the top bit where either type has 64 bits.
+fn to_integer(value: f64, to: Type, from: Type, round: Round) -> u64 {
     if value.is_nan() {
-        return if to.bytes() == 8 { 1 << 63 } else { 0 };
+        return if to.bytes() == 8 || from.bytes() == 8 { 1 << (8 * to.bytes() - 1) } else { 0 };
     }
     (rounded(value, round) as i128).clamp(least(to), most(to)) as u64
 }
 
 fn from_integer(integer: i128, to: Type, round: Round) -> u64 {
-    match to {
-        Type::F64 => directed(integer as f64, integer, round).to_bits(),
-        Type::F32 => {
-            let near = integer as f32;
-            let error = near as i128 - integer;
-            u64::from(step32(near, error.signum() as i32, round).to_bits())
-        }
-        // Integers that a half can hold are exact in f32.
-        _ => from_real(integer as f64, to, round, false),
+    if to == Type::F64 {
+        return directed(integer, round).to_bits();
     }
+    from_real(numeric::integer_to_odd(integer), to, round, false)
 }
 
-fn directed(near: f64, exact: i128, round: Round) -> f64 {
-    let error = (near as i128 - exact).signum();
-    let down = |x: f64| x.next_down();
-    match (round, error) {
-        (Round::Zero, 1) if near > 0.0 => down(near),
-        (Round::Zero, -1) if near < 0.0 => near.next_up(),
-        (Round::Down, 1) => down(near),
-        (Round::Up, -1) => near.next_up(),
-        _ => near,
-    }
-}
-
-/// Moves a nearest result one step where the rounding mode asks; `error` is the sign of near − exact.
-fn step32(near: f32, error: i32, round: Round) -> f32 {
-    match (round, error) {
+fn directed(exact: i128, round: Round) -> f64 {
+    let near = exact as f64;
+    match (round, (near as i128 - exact).signum()) {
         (Round::Zero, 1) if near > 0.0 => near.next_down(),
         (Round::Zero, -1) if near < 0.0 => near.next_up(),
         (Round::Down, 1) => near.next_down(),
@@ -149,14 +141,10 @@ fn from_real(value: f64, to: Type, round: Round, ftz: bool) -> u64 {
     match to {
         Type::F64 => canonical64(value),
         Type::F32 => {
-            let near = value as f32;
-            let error = (f64::from(near) - value).partial_cmp(&0.0).map_or(0, |o| o as i32);
-            let bits = canonical(step32(near, error, round));
+            let bits = numeric::f32_rounded(value, round);
             u64::from(if ftz { flush(bits) } else { bits })
         }
-        Type::F16 if round == Round::Zero => u64::from(numeric::f16_from_f32_rz(value as f32)),
-        Type::F16 => u64::from(numeric::f16_from_f32(value as f32)),
-        Type::Bf16 if round == Round::Zero => u64::from(numeric::bf16_from_f32_rz(value as f32)),
-        _ => u64::from(numeric::bf16_from_f32(value as f32)),
+        Type::F16 => numeric::f16_rounded(value, round).into(),
+        _ => numeric::bf16_rounded(value, round).into(),
     }
 }

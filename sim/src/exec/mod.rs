@@ -12,6 +12,7 @@ mod operands;
 mod registers;
 mod report;
 mod residents;
+mod select;
 mod step;
 mod turns;
 mod warp;

@@ -201,3 +201,8 @@ pub(super) fn any(shadow: &Row, mask: u32) -> bool {
 pub(super) fn any64(shadow: &Row64, mask: u32) -> bool {
     (0..32).any(|i| mask >> i & 1 == 1 && shadow[i] != 0)
 }
+
+/// Lanes in which any of `bits` is undefined.
+pub(super) fn lanes(shadow: &Option<Box<Row64>>, bits: u64) -> u32 {
+    shadow.as_ref().map_or(0, |s| (0..32).fold(0, |m, i| m | u32::from(s[i] & bits != 0) << i))
+}

@@ -305,6 +305,9 @@ impl Grid<'_> {
                 let defined = !lanes64(&a.1, &b.1);
                 self.set(w, *d, *other, value, defined, *with, mask);
             }
+            Kind::SetValue { .. } | Kind::SetPacked { .. } | Kind::SelectSign { .. } => {
+                self.select(w, &op.kind, mask)?
+            }
             Kind::Select32 { d, a, b, p } => {
                 let (value, defined) = self.predicate(w, *p);
                 let (a, b) = (self.get32(w, *a)?, self.get32(w, *b)?);
@@ -435,16 +438,26 @@ impl Grid<'_> {
         with: Option<(Logic, crate::lower::program::SP)>,
         mask: u32,
     ) {
-        let apply = |value: u32| match with {
-            Some((logic, p)) => combine(logic, (value, defined), self.predicate(w, p)),
-            None => (value, defined),
-        };
-        let first = apply(value);
-        let second = apply(!value);
+        let first = self.combined(w, value, defined, with);
+        let second = self.combined(w, !value, defined, with);
         let predicates = &mut self.warps[w].predicates;
         predicates[d as usize].put(first.0, first.1, mask);
         if let Some(other) = other {
             predicates[other as usize].put(second.0, second.1, mask);
+        }
+    }
+
+    /// A comparison's result together with the predicate it is combined with.
+    pub(super) fn combined(
+        &self,
+        w: usize,
+        value: u32,
+        defined: u32,
+        with: Option<(Logic, crate::lower::program::SP)>,
+    ) -> (u32, u32) {
+        match with {
+            Some((logic, p)) => combine(logic, (value, defined), self.predicate(w, p)),
+            None => (value, defined),
         }
     }
 

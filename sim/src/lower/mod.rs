@@ -2,6 +2,7 @@
 
 mod arithmetic;
 mod control;
+mod convert;
 mod instruction;
 mod moves;
 mod opcodes;

@@ -22,12 +22,13 @@ const TABLE: &[(Family, &[&str])] = &[
     (
         Arithmetic,
         &[
-            "abs", "add", "and", "bfe", "bfi", "bfind", "brev", "clz", "cnot", "copysign", "cos", "div",
-            "ex2", "fma", "lg2", "lop3", "mad", "max", "min", "mul", "neg", "not", "or", "popc", "prmt",
-            "rcp", "rem", "rsqrt", "sad", "shf", "shl", "shr", "sin", "sqrt", "sub", "tanh", "xor",
+            "abs", "add", "and", "bfe", "bfi", "bfind", "bmsk", "brev", "clz", "cnot", "copysign", "cos",
+            "div", "dp2a", "dp4a", "ex2", "fma", "fns", "lg2", "lop3", "mad", "mad24", "max", "min", "mul",
+            "mul24", "neg", "not", "or", "popc", "prmt", "rcp", "rem", "rsqrt", "sad", "shf", "shl", "shr",
+            "sin", "sqrt", "sub", "szext", "tanh", "xor",
         ],
     ),
-    (Predicate, &["selp", "setp"]),
+    (Predicate, &["selp", "set", "setp", "slct", "testp"]),
     (Move, &["createpolicy", "cvta", "isspacep", "mapa", "mov", "prefetch", "prefetchu"]),
     (Convert, &["cvt"]),
     (Transfer, &["atom", "ld", "ldmatrix", "ldu", "red", "st", "stmatrix"]),

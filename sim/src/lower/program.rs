@@ -1,6 +1,7 @@
 //! What the executor runs: operations with resolved operands.
 
 use crate::counters::Class;
+use crate::numeric::Round;
 use crate::row::{Row, Row64};
 use crate::wgmma::Shape;
 
@@ -128,16 +129,6 @@ impl Type {
     }
 }
 
-/// Rounding of a conversion.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub(crate) enum Round {
-    /// To nearest, ties to even.
-    Nearest,
-    Zero,
-    Down,
-    Up,
-}
-
 /// Special registers.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Special {
@@ -196,6 +187,13 @@ pub(crate) enum Vote {
     Any,
     Uni,
     Ballot,
+}
+
+/// A comparison of registers of either width.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Test {
+    Narrow(fn(&Row, &Row) -> u32),
+    Wide(fn(&Row64, &Row64) -> u32),
 }
 
 /// Predicate logic.
@@ -316,6 +314,34 @@ pub(crate) enum Kind {
         a: S64,
         b: S64,
         with: Option<(Logic, SP)>,
+    },
+    /// Comparison whose result is a value.
+    SetValue {
+        test: Test,
+        d: u32,
+        /// What stands for true, in every half of a packed comparison.
+        yes: u32,
+        packed: bool,
+        a: Src,
+        b: Src,
+        with: Option<(Logic, SP)>,
+    },
+    /// A predicate of the lower halves and one of the upper.
+    SetPacked {
+        f: fn(&Row, &Row) -> u32,
+        d: u32,
+        other: Option<u32>,
+        a: S32,
+        b: S32,
+        with: Option<(Logic, SP)>,
+    },
+    /// `a` where c is not negative (and no NaN), else `b`.
+    SelectSign {
+        d: Dst,
+        a: Src,
+        b: Src,
+        c: S32,
+        float: bool,
     },
     Select32 {
         d: u32,

@@ -100,30 +100,6 @@ pub(crate) fn fma32_ftz() -> fn(&Row, &Row, &Row) -> Row {
     |a, b, c| map3(a, b, c, |a, b, c| flush(canonical(f(flush(a)).mul_add(f(flush(b)), f(flush(c))))))
 }
 
-/// a·b + c rounded down (−1), toward zero (0) or up (1).
-pub(crate) fn fma_directed(a: f32, b: f32, c: f32, direction: i32) -> f32 {
-    // The product is exact in f64; the sum's rounding error is recovered exactly.
-    let product = f64::from(a) * f64::from(b);
-    let c = f64::from(c);
-    let sum = product + c;
-    let part = sum - product;
-    let rest = (product - (sum - part)) + (c - part);
-    let near = sum as f32;
-    if !near.is_finite() || !sum.is_finite() {
-        return near;
-    }
-    let excess = f64::from(near) - sum;
-    let above = excess > 0.0 || excess == 0.0 && rest < 0.0;
-    let below = excess < 0.0 || excess == 0.0 && rest > 0.0;
-    match direction {
-        -1 if above => near.next_down(),
-        1 if below => near.next_up(),
-        0 if above && near > 0.0 => near.next_down(),
-        0 if below && near < 0.0 => near.next_up(),
-        _ => near,
-    }
-}
-
 pub(crate) fn prmt(a: u32, b: u32, selector: u32) -> u32 {
     let bytes = u64::from(a) | u64::from(b) << 32;
     let mut out = 0;

@@ -2,6 +2,7 @@
 
 mod fp8;
 mod half;
+mod rounding;
 
 pub use fp8::{
     e4m3_from_f32, e4m3_from_f32_unsaturated, e4m3_to_f32, e5m2_from_f32, e5m2_from_f32_unsaturated,
@@ -10,6 +11,10 @@ pub use fp8::{
 pub use half::{
     bf16_from_f32, bf16_from_f32_rz, bf16_to_f32, f16_from_f32, f16_from_f32_rz, f16_from_f32_satfinite,
     f16_to_f32,
+};
+
+pub use rounding::{
+    Round, bf16_rounded, f16_rounded, f32_rounded, integer_to_odd, sum_to_odd, tf32_rounded, to_odd,
 };
 
 /// Exponent and fraction code of a magnitude in a format with `fraction` fraction bits whose smallest
