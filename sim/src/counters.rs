@@ -28,13 +28,47 @@ pub enum Class {
     Bulk,
 }
 
+impl Class {
+    /// Every class, in the order of [`Counters::by_class`].
+    pub const ALL: [Class; 11] = [
+        Self::Integer,
+        Self::Float,
+        Self::Convert,
+        Self::Control,
+        Self::Global,
+        Self::Shared,
+        Self::Other,
+        Self::Warp,
+        Self::Barrier,
+        Self::Tensor,
+        Self::Bulk,
+    ];
+
+    /// Its name in tables.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Integer => "integer",
+            Self::Float => "float",
+            Self::Convert => "convert",
+            Self::Control => "control",
+            Self::Global => "global",
+            Self::Shared => "shared",
+            Self::Other => "other",
+            Self::Warp => "warp",
+            Self::Barrier => "barrier",
+            Self::Tensor => "tensor",
+            Self::Bulk => "bulk",
+        }
+    }
+}
+
 /// Counters of one launch; they add up over launches.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Counters {
     /// Warp instructions in all.
     pub instructions: u64,
     /// Warp instructions by [`Class`].
-    pub by_class: [u64; 11],
+    pub by_class: [u64; Class::ALL.len()],
     /// Blocks that ran.
     pub blocks: u64,
     /// 32-byte sectors requested by global loads and atomics, per warp instruction without repeats.

@@ -8,6 +8,7 @@ use crate::lower::{self, ModuleVariable};
 use crate::memory::global::Global;
 use crate::parse;
 use crate::profile::CardProfile;
+use crate::profiler::Profile;
 use crate::schedule::Schedule;
 use std::collections::HashMap;
 use std::fmt;
@@ -56,6 +57,8 @@ pub struct Report {
     pub counters: Counters,
     /// Things that a card tolerates but that cost speed or look wrong, without repeats.
     pub warnings: Vec<String>,
+    /// What it did line by line, where [`Schedule::profile`] asked for it.
+    pub profile: Option<Profile>,
 }
 
 /// A module that cannot be loaded.

@@ -46,6 +46,8 @@ pub struct Schedule {
     pub checks: bool,
     /// Warp instructions one block may execute before it counts as stuck.
     pub step_limit: u64,
+    /// Whether the launch is profiled: [`Report::profile`](crate::Report::profile). Ordinary runs keep their speed.
+    pub profile: bool,
 }
 
 impl Default for Schedule {
@@ -58,6 +60,7 @@ impl Default for Schedule {
             fp8: Fp8Accumulation::Hopper,
             checks: true,
             step_limit: 200_000_000,
+            profile: false,
         }
     }
 }

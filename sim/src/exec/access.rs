@@ -135,11 +135,13 @@ impl Grid<'_> {
                 }
             }
         }
-        let list = &mut sectors[..count];
+        let length = count;
+        let list = &mut sectors[..length];
         if list.windows(2).any(|p| p[0] > p[1]) {
             list.sort_unstable();
             count = 1 + list.windows(2).filter(|p| p[0] != p[1]).count();
         }
+        self.profile_sectors(&sectors[..length], store);
         if store {
             self.counters.store_sectors += count as u64;
         } else {

@@ -135,6 +135,7 @@ impl Grid<'_> {
             shared.data[at..at + len].fill(0xff);
             shared.defined.put(at, len, false);
         }
+        self.profile_bulk(&load.segments, false);
         if self.schedule.tma == Policy::Eager {
             return self.finish_load(slot, load);
         }
@@ -183,6 +184,7 @@ impl Grid<'_> {
 
     fn issue_store(&mut self, w: usize, lane: u32, segments: Vec<Segment>) -> Step<()> {
         let group = self.warps[w].bulk.get(&lane).map_or(0, |g| g.committed);
+        self.profile_bulk(&segments, true);
         let slot = self.slot(w);
         let stores = &mut self.blocks[slot].stores;
         stores.push(PendingStore { segments, warp: w, lane, group, data: None });

@@ -9,6 +9,7 @@ mod barriers;
 mod check;
 mod convert;
 mod operands;
+mod profiling;
 mod registers;
 mod report;
 mod residents;
@@ -25,6 +26,7 @@ use crate::machine::{Launch, Report};
 use crate::memory::global::Global;
 use crate::memory::shared::Shared;
 use crate::profile::CardProfile;
+use crate::profiler::{Profile, Recorder};
 use crate::schedule::{Random, Schedule};
 use asynchronous::{PendingLoad, PendingStore};
 use barriers::Named;
@@ -74,6 +76,7 @@ pub(crate) struct Grid<'a> {
     turns: Turns,
     random: Random,
     counters: Counters,
+    recorder: Option<Box<Recorder>>,
     warnings: BTreeSet<String>,
     /// The operation that runs.
     current_pc: u32,
@@ -151,6 +154,7 @@ impl<'a> Grid<'a> {
             turns: Turns::default(),
             random,
             counters: Counters::default(),
+            recorder: launch.schedule.profile.then(|| Box::new(Recorder::new(program))),
             warnings: BTreeSet::new(),
             current_pc: 0,
             clock: 0,
@@ -166,7 +170,14 @@ impl<'a> Grid<'a> {
     }
 
     fn report(self) -> Report {
-        Report { counters: self.counters, warnings: self.warnings.into_iter().collect() }
+        let profile = self.recorder.map(|recorder| Profile {
+            grid: self.size,
+            block: self.threads,
+            cluster: self.cluster,
+            shared_bytes: self.program.static_shared + self.dynamic_shared,
+            ..recorder.finish(self.program)
+        });
+        Report { counters: self.counters, warnings: self.warnings.into_iter().collect(), profile }
     }
 
     /// The slot of a resident warp's block.

@@ -128,6 +128,7 @@ impl Grid<'_> {
             warp.reset(if lanes == 32 { u32::MAX } else { (1 << lanes) - 1 });
         }
         self.blocks[slot].reset(linear, index, self.per_block);
+        self.profile_begin(slot);
         self.counters.blocks += 1;
     }
 
@@ -150,6 +151,7 @@ impl Grid<'_> {
         while !self.blocks[slot].stores.is_empty() {
             self.finish_store(slot, 0)?;
         }
+        self.profile_end(slot);
         self.blocks[slot].live = false;
         let place = slot / self.residents.each;
         self.residents.live[place] -= 1;

@@ -46,6 +46,7 @@ impl Grid<'_> {
             }
             let op = &program.ops[split.pc as usize];
             self.current_pc = split.pc;
+            self.profile_step(w, split.pc, split.mask);
             self.counters.instructions += 1;
             self.counters.by_class[op.class as usize] += 1;
             self.clock += 1;

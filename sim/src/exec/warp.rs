@@ -74,6 +74,8 @@ pub(crate) struct Warp {
     pub(crate) wgmma_held: Vec<(u64, u32)>,
     /// What polls of memory saw, by operation.
     polls: HashMap<u32, u64>,
+    /// Executions of each operation; empty without a profiler.
+    pub(crate) executed: Vec<u32>,
 }
 
 impl Warp {
@@ -96,6 +98,7 @@ impl Warp {
             wgmma_committed: 0,
             wgmma_held: Vec::new(),
             polls: HashMap::new(),
+            executed: Vec::new(),
         }
     }
 

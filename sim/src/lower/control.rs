@@ -2,50 +2,92 @@
 
 use super::program::{AT_RETURN, Kind, Op};
 
+/// Basic blocks of operations and the edges between them. Calls fall through; block `starts.len()` is the exit.
+pub(crate) struct FlowGraph {
+    /// First operation of each block, ascending.
+    pub(crate) starts: Vec<usize>,
+    pub(crate) successors: Vec<Vec<usize>>,
+    end: usize,
+}
+
+impl FlowGraph {
+    /// Of `ops[first..]`, which no branch enters or leaves.
+    pub(crate) fn new(ops: &[Op], first: usize) -> Self {
+        let end = ops.len();
+        let mut leaders = vec![false; end - first + 1];
+        leaders[0] = true;
+        for at in first..end {
+            let targets = targets(&ops[at]);
+            let ends = !targets.is_empty() || matches!(ops[at].kind, Kind::Return | Kind::Exit | Kind::Trap);
+            for target in targets {
+                leaders[target - first] = true;
+            }
+            if ends {
+                leaders[at + 1 - first] = true;
+            }
+        }
+        let starts: Vec<usize> = (first..end).filter(|at| leaders[at - first]).collect();
+        let mut graph = Self { starts, successors: Vec::new(), end };
+        let exit = graph.starts.len();
+        for block in 0..exit {
+            let last = graph.last(block);
+            let mut next: Vec<usize> = targets(&ops[last]).into_iter().map(|at| graph.block_of(at)).collect();
+            let leaves = matches!(ops[last].kind, Kind::Return | Kind::Exit | Kind::Trap);
+            let falls = match ops[last].kind {
+                Kind::Branch { .. } | Kind::Return | Kind::Exit | Kind::Trap => ops[last].guard.is_some(),
+                Kind::BranchIndexed { .. } => ops[last].guard.is_some(),
+                _ => true,
+            };
+            if leaves {
+                next.push(exit);
+            }
+            if falls {
+                next.push(if last + 1 < end { graph.block_of(last + 1) } else { exit });
+            }
+            next.dedup();
+            graph.successors.push(next);
+        }
+        graph
+    }
+
+    /// The last operation of a block.
+    pub(crate) fn last(&self, block: usize) -> usize {
+        self.starts.get(block + 1).map_or(self.end, |&next| next) - 1
+    }
+
+    /// The block of an operation.
+    pub(crate) fn block_of(&self, at: usize) -> usize {
+        self.starts.partition_point(|&s| s <= at) - 1
+    }
+
+    /// The immediate dominator of every block when execution begins at `entries`; [`usize::MAX`] for blocks that no
+    /// entry reaches, the number of blocks for those that nothing else dominates.
+    pub(crate) fn dominators(&self, entries: &[usize]) -> Vec<usize> {
+        let root = self.starts.len();
+        // Dominators are post-dominators of the reversed graph.
+        let mut reversed = vec![Vec::new(); root];
+        for (block, next) in self.successors.iter().enumerate() {
+            for &n in next.iter().filter(|&&n| n != root) {
+                reversed[n].push(block);
+            }
+        }
+        for &entry in entries {
+            reversed[entry].push(root);
+        }
+        post_dominators(&reversed, root)
+    }
+}
+
 /// Fills in `meet` of every operation of one function, `ops[first..]`.
 pub(crate) fn meeting_points(ops: &mut [Op], first: usize) {
-    let end = ops.len();
-    let mut leaders = vec![false; end - first + 1];
-    leaders[0] = true;
-    for at in first..end {
-        let targets = targets(&ops[at]);
-        let ends = !targets.is_empty() || matches!(ops[at].kind, Kind::Return | Kind::Exit | Kind::Trap);
-        for target in targets {
-            leaders[target - first] = true;
-        }
-        if ends {
-            leaders[at + 1 - first] = true;
-        }
-    }
-    let starts: Vec<usize> = (first..end).filter(|at| leaders[at - first]).collect();
-    let block_of = |at: usize| starts.partition_point(|&s| s <= at) - 1;
-    let exit = starts.len();
-    let mut successors: Vec<Vec<usize>> = Vec::with_capacity(exit);
-    for (block, &start) in starts.iter().enumerate() {
-        let last = starts.get(block + 1).map_or(end, |&next| next) - 1;
-        let mut next: Vec<usize> = targets(&ops[last]).into_iter().map(block_of).collect();
-        let leaves = matches!(ops[last].kind, Kind::Return | Kind::Exit | Kind::Trap);
-        let falls = match ops[last].kind {
-            Kind::Branch { .. } | Kind::Return | Kind::Exit | Kind::Trap => ops[last].guard.is_some(),
-            Kind::BranchIndexed { .. } => ops[last].guard.is_some(),
-            _ => true,
-        };
-        if leaves {
-            next.push(exit);
-        }
-        if falls {
-            next.push(if last + 1 < end { block_of(last + 1) } else { exit });
-        }
-        debug_assert!(start <= last);
-        next.dedup();
-        successors.push(next);
-    }
-    let idom = post_dominators(&successors, exit);
-    for (block, &start) in starts.iter().enumerate() {
-        let last = starts.get(block + 1).map_or(end, |&next| next) - 1;
+    let graph = FlowGraph::new(ops, first);
+    let exit = graph.starts.len();
+    // Blocks of an endless loop never reach the exit.
+    let idom = post_dominators(&graph.successors, exit);
+    for (block, &start) in graph.starts.iter().enumerate() {
         let meet = idom[block];
-        let point = if meet == exit { AT_RETURN } else { starts[meet] as u32 };
-        for op in &mut ops[start..=last] {
+        let point = if meet == exit || meet == usize::MAX { AT_RETURN } else { graph.starts[meet] as u32 };
+        for op in &mut ops[start..=graph.last(block)] {
             op.meet = point;
         }
     }
@@ -59,7 +101,8 @@ fn targets(op: &Op) -> Vec<usize> {
     }
 }
 
-/// Immediate post-dominators by the iteration of Cooper, Harvey and Kennedy on the reversed graph.
+/// Immediate post-dominators by the iteration of Cooper, Harvey and Kennedy on the reversed graph; [`usize::MAX`] for
+/// blocks that do not reach the exit.
 fn post_dominators(successors: &[Vec<usize>], exit: usize) -> Vec<usize> {
     let count = successors.len();
     let mut predecessors = vec![Vec::new(); count + 1];
@@ -109,8 +152,7 @@ fn post_dominators(successors: &[Vec<usize>], exit: usize) -> Vec<usize> {
             }
         }
     }
-    // Blocks of an endless loop never reach the exit.
-    idom.iter().map(|&d| if d == usize::MAX { exit } else { d }).collect()
+    idom
 }
 
 fn meet(idom: &[usize], rank: &[usize], mut a: usize, mut b: usize) -> usize {

@@ -1,7 +1,7 @@
 //! From the syntax tree to operations: registers get numbers, variables get offsets, opcodes get functions.
 
 mod arithmetic;
-mod control;
+pub(crate) mod control;
 mod convert;
 mod instruction;
 mod moves;
