@@ -2,80 +2,20 @@
 //!
 //! Each test compiles the stand-in and runs one `#[ignore]`d scenario of this file in a child process that loads it.
 
+use crate::harness::{self, between, child, is_child};
 use narrowgauge::norm::Add;
 use narrowgauge::{Device, Error, Tensor, bf16};
-use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-/// A folder of its own that goes away.
-struct Folder(PathBuf);
-
-impl Folder {
-    fn new(name: &str) -> Self {
-        let path = std::env::temp_dir().join(format!("narrowgauge-{name}-{}", std::process::id()));
-        std::fs::create_dir_all(&path).unwrap();
-        Self(path)
-    }
-}
-
-impl Drop for Folder {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_dir_all(&self.0);
-    }
-}
-
-/// Runs a scenario over the stand-in, compiled with `flags`; its output, without the frame of the test runner.
+/// Runs a scenario of this file over the stand-in.
 fn run(scenario: &str, flags: &[&str], environment: &[(&str, &str)]) -> String {
-    let folder = Folder::new(scenario);
-    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/device/fake_driver.c");
-    let library = folder.0.join("libcuda.so.1");
-    let compiled = Command::new("cc")
-        .args(["-shared", "-fPIC", "-O1", "-Wall", "-Werror", "-Wno-format-zero-length", "-o"])
-        .arg(&library)
-        .args(flags)
-        .arg(source)
-        .status()
-        .expect("a C compiler, as the linker of Rust is one");
-    assert!(compiled.success());
-    std::fs::write(folder.0.join("add_bf16.90a.ptx"), ".version 8.0").unwrap();
-    std::fs::write(folder.0.join("add_bf16.90a.cubin"), "\x7fELF").unwrap();
-    child(scenario, &folder.0, environment)
-}
-
-fn child(scenario: &str, libraries: &Path, environment: &[(&str, &str)]) -> String {
-    let output = Command::new(std::env::current_exe().unwrap())
-        .args(["--ignored", "--exact", "--nocapture", "--test-threads=1"])
-        .arg(format!("driver::scenario_{scenario}"))
-        .env("LD_LIBRARY_PATH", libraries)
-        .env("NARROWGAUGE_IMAGES", libraries)
-        .env("NARROWGAUGE_SCENARIO", "1")
-        .envs(environment.iter().copied())
-        .output()
-        .unwrap();
-    let text = String::from_utf8_lossy(&output.stdout).into_owned();
-    let errors = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "{scenario} ended with {}\n{text}\n{errors}", output.status);
-    assert!(text.contains("1 passed"), "{scenario} did not run\n{text}");
-    assert!(!errors.contains("panicked"), "{errors}");
-    text
-}
-
-/// Whether this process is the child: `--ignored` of a curious reader must not touch a real driver.
-fn is_child() -> bool {
-    std::env::var_os("NARROWGAUGE_SCENARIO").is_some()
+    harness::run(&format!("driver::scenario_{scenario}"), flags, environment)
 }
 
 fn rows(device: &Device) -> Tensor<bf16> {
     device.full(&[2, 8], bf16::ONE).unwrap()
-}
-
-/// The part of the output between two marks.
-fn between<'a>(text: &'a str, from: &str, to: &str) -> Vec<&'a str> {
-    let start = text.find(from).unwrap_or_else(|| panic!("no {from:?} in\n{text}")) + from.len();
-    let end = text[start..].find(to).unwrap_or_else(|| panic!("no {to:?} in\n{text}")) + start;
-    text[start..end].lines().filter(|line| !line.is_empty()).collect()
 }
 
 #[test]
@@ -87,7 +27,7 @@ fn without_a_driver_there_is_one_clear_error() {
         eprintln!("skipped: this machine has a driver");
         return;
     }
-    let text = child("open", Path::new("/nonexistent"), &[]);
+    let text = child("driver::scenario_open", Path::new("/nonexistent"), &[]);
     assert!(text.contains("error: no CUDA driver"), "{text}");
 }
 

@@ -3,5 +3,7 @@
 
 #[cfg(all(feature = "cuda", target_os = "linux"))]
 mod driver;
+#[cfg(all(feature = "cuda", target_os = "linux"))]
+mod harness;
 mod streams;
 mod tensors;

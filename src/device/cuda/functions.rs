@@ -60,9 +60,14 @@ impl Executor {
         // SAFETY: the module is loaded and `name` ends in a zero.
         let code = unsafe { (self.driver.module_function)(&mut function, module, name.as_ptr()) };
         if let Err(error) = self.check(code, "cuModuleGetFunction") {
-            // SAFETY: nothing of the module is in use.
-            unsafe { (self.driver.module_unload)(module) };
-            return Err(failed(error.to_string()));
+            return Err(match error {
+                Error::ContextLost { .. } => error,
+                error => {
+                    // SAFETY: nothing of the module is in use.
+                    unsafe { (self.driver.module_unload)(module) };
+                    failed(error.to_string())
+                }
+            });
         }
         // Up to 48 KiB need no permission.
         Ok(Function { module, function, shared: 48 << 10 })

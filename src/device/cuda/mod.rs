@@ -261,6 +261,9 @@ impl Executor {
     }
 
     fn destroy_line(&self, line: &Line) {
+        if self.is_lost() {
+            return;
+        }
         // SAFETY: both were made by this context and nobody uses them any more; the driver lets enqueued work end.
         // Failures cannot be reported from here, and then nothing is left to release.
         unsafe {
@@ -465,7 +468,9 @@ impl Drop for Executor {
             self.destroy_line(&self.memory_line);
             self.destroy_line(&self.copy_line);
         }
-        if let Owner::Primary(device) = self.owner {
+        if let Owner::Primary(device) = self.owner
+            && !self.is_lost()
+        {
             // SAFETY: retained once by `open`.
             unsafe { (self.driver.primary_release)(device) };
         }

@@ -13,7 +13,7 @@ use images::Images;
 use std::collections::BTreeMap;
 use std::fs;
 use std::time::{Duration, Instant};
-use suite::{Answer, Suite};
+use suite::{Answer, Limit, Suite};
 
 /// A family and its test programs. `shared` is `kernels/ptx` and `kernels/tile`, which every program tests; the quick
 /// ones come first.
@@ -153,10 +153,15 @@ fn run(family: &str, tests: &[&str], mutants: &[Mutant], options: &Options) -> R
     images::write(&images_folder, &BTreeMap::new())?;
     let mut limits = Vec::new();
     for test in tests {
-        let begun = Instant::now();
-        match suite.run(test, &images_folder, options.seed, Duration::from_secs(600))? {
-            Answer::Passed => limits.push(begun.elapsed() * 4 + Duration::from_secs(15)),
-            other => return Err(format!("the tests of {test} do not pass on the sound kernels: {other:?}")),
+        let generous = Limit { processor: Duration::from_secs(600), wall: Duration::from_secs(1800) };
+        match suite.run(test, &images_folder, options.seed, generous)? {
+            (Answer::Passed, taken) => limits.push(Limit {
+                processor: taken * 4 + Duration::from_secs(10),
+                wall: Duration::from_secs(600),
+            }),
+            (other, _) => {
+                return Err(format!("the tests of {test} do not pass on the sound kernels: {other:?}"));
+            }
         }
     }
 
@@ -194,14 +199,14 @@ fn run(family: &str, tests: &[&str], mutants: &[Mutant], options: &Options) -> R
 fn judge(
     suite: &Suite,
     tests: &[&str],
-    limits: &[Duration],
+    limits: &[Limit],
     images: &std::path::Path,
     seed: u64,
     mutant: &Mutant,
     tally: &mut Tally,
 ) -> Result<String, String> {
     for (test, limit) in tests.iter().zip(limits) {
-        let (how, text) = match suite.run(test, images, seed, *limit)? {
+        let (how, text) = match suite.run(test, images, seed, *limit)?.0 {
             Answer::Passed => continue,
             Answer::Failed(reason) => ("by a failure", format!("caught by {test}: {}", short(&reason))),
             Answer::TimedOut => ("by the time limit", format!("caught by {test}: time limit")),

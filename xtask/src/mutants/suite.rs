@@ -67,8 +67,14 @@ impl Suite {
         Ok(Suite { programs })
     }
 
-    /// Runs one program on the kernel images of a folder, for at most `limit`.
-    pub fn run(&self, name: &str, images: &Path, seed: u64, limit: Duration) -> Result<Answer, String> {
+    /// Runs one program on the kernel images of a folder, within a limit; also the processor time that it took.
+    pub fn run(
+        &self,
+        name: &str,
+        images: &Path,
+        seed: u64,
+        limit: Limit,
+    ) -> Result<(Answer, Duration), String> {
         let mut command = Command::new(&self.programs[name]);
         command.arg("--nocapture").current_dir(root()).env("NARROWGAUGE_IMAGES", images);
         command.env_remove("NARROWGAUGE_DEVICE").env_remove("PROPTEST_CASES").env("RUST_BACKTRACE", "0");
@@ -80,9 +86,18 @@ impl Suite {
     }
 }
 
-/// Follows the child's output until it says that something failed, ends or takes too long.
-fn watch(mut child: Child, limit: Duration) -> Result<Answer, String> {
-    let end = Instant::now() + limit;
+/// How much of a processor a run may take. Not wall time: on a busy machine a slow child is no stuck one.
+#[derive(Debug, Clone, Copy)]
+pub struct Limit {
+    pub processor: Duration,
+    /// For a child that waits for ever.
+    pub wall: Duration,
+}
+
+/// Follows the child's output until it says that something failed, ends or takes too long; with the processor time that
+/// it took.
+fn watch(mut child: Child, limit: Limit) -> Result<(Answer, Duration), String> {
+    let begun = Instant::now();
     let (sender, lines) = mpsc::channel();
     let streams: [Option<Box<dyn std::io::Read + Send>>; 2] = [
         child.stdout.take().map(|stream| Box::new(stream) as _),
@@ -96,8 +111,10 @@ fn watch(mut child: Child, limit: Duration) -> Result<Answer, String> {
     }
     drop(sender);
     let mut panicked: Option<String> = None;
+    let mut taken = Duration::ZERO;
     let answer = loop {
-        match lines.recv_timeout(end.saturating_duration_since(Instant::now())) {
+        taken = processor_time(child.id()).unwrap_or(taken);
+        match lines.recv_timeout(Duration::from_millis(100)) {
             // The message stands in the line after the place.
             Ok(line) => match panicked.take() {
                 Some(place) if place.contains("sim/src/") => break Answer::Broke(format!("{place} {line}")),
@@ -106,19 +123,28 @@ fn watch(mut child: Child, limit: Duration) -> Result<Answer, String> {
                 None if line.ends_with("FAILED") => break Answer::Failed(line),
                 None => {}
             },
-            Err(RecvTimeoutError::Timeout) => break Answer::TimedOut,
+            Err(RecvTimeoutError::Timeout) if taken > limit.processor || begun.elapsed() > limit.wall => {
+                break Answer::TimedOut;
+            }
+            Err(RecvTimeoutError::Timeout) => {}
             Err(RecvTimeoutError::Disconnected) => {
                 let status = child.wait().map_err(|e| e.to_string())?;
-                return Ok(if status.success() {
-                    Answer::Passed
-                } else {
-                    Answer::Failed(status.to_string())
-                });
+                let answer =
+                    if status.success() { Answer::Passed } else { Answer::Failed(status.to_string()) };
+                return Ok((answer, taken));
             }
         }
     };
     // It may have ended by itself meanwhile.
     let _ = child.kill();
     child.wait().map_err(|e| e.to_string())?;
-    Ok(answer)
+    Ok((answer, taken))
+}
+
+/// Where the system tells: user and system time, in hundredths of a second.
+fn processor_time(process: u32) -> Option<Duration> {
+    let text = std::fs::read_to_string(format!("/proc/{process}/stat")).ok()?;
+    let mut fields = text.rsplit_once(')')?.1.split_whitespace().skip(11);
+    let mut ticks = || fields.next()?.parse::<u64>().ok();
+    Some(Duration::from_millis((ticks()? + ticks()?) * 10))
 }
