@@ -98,7 +98,10 @@ impl Grid<'_> {
                 }
                 Kind::Call { target, arguments, .. } => {
                     if mask != split.mask {
-                        return Err(FaultKind::Divergence { present: mask, wanted: split.mask }.into());
+                        // The lanes that call part from the others, and meet them behind the call.
+                        let here = split.pc;
+                        self.warps[w].diverge(split, mask, here, here + 1);
+                        continue;
                     }
                     self.copy_local(w, mask, arguments);
                     let at = split.pc;
@@ -408,6 +411,7 @@ impl Grid<'_> {
             Kind::Shuffle { members, .. }
             | Kind::Vote { members, .. }
             | Kind::Match { members, .. }
+            | Kind::MatchAll { members, .. }
             | Kind::Redux { members, .. }
             | Kind::Elect { members, .. } => {
                 let members = self.members(w, *members, mask)?;
@@ -494,6 +498,7 @@ impl Grid<'_> {
             Special::LanemaskGt => lanes(&|i| !((1 << i) | ((1 << i) - 1))),
             Special::LanemaskGe => lanes(&|i| !((1 << i) - 1)),
             Special::Clock => [self.clock; 32],
+            Special::ClockHigh => [self.clock >> 32; 32],
             Special::DynamicShared => same(self.dynamic_shared),
             Special::TotalShared => same(block.shared.data.len() as u32),
         }
@@ -616,6 +621,18 @@ impl Grid<'_> {
                         .fold(0, |m, j| m | 1 << j);
                 }
                 self.put32(w, *d, &row, mask, None)?;
+            }
+            Kind::MatchAll { d, p, a, .. } => {
+                let (value, shadow) = self.get(w, *a)?;
+                if let Some(shadow) = shadow {
+                    self.demand(&shadow, mask, "a match")?;
+                }
+                let first = value[mask.trailing_zeros() as usize & 31];
+                let agree = (0..32).all(|i| mask >> i & 1 == 0 || value[i] == first);
+                self.put32(w, *d, &[if agree { mask } else { 0 }; 32], mask, None)?;
+                if let Some(p) = p {
+                    self.warps[w].predicates[*p as usize].put(if agree { FULL } else { 0 }, FULL, mask);
+                }
             }
             Kind::Redux { f, d, a, .. } => {
                 let (value, shadow) = self.get32(w, *a)?;

@@ -148,6 +148,7 @@ pub(crate) enum Special {
     LanemaskGt,
     LanemaskGe,
     Clock,
+    ClockHigh,
     ClusterCtaid,
     ClusterNctaid,
     ClusterCtarank,
@@ -426,6 +427,12 @@ pub(crate) enum Kind {
     },
     Match {
         d: u32,
+        a: Src,
+        members: S32,
+    },
+    MatchAll {
+        d: u32,
+        p: Option<u32>,
         a: Src,
         members: S32,
     },

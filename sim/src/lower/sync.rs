@@ -70,11 +70,16 @@ impl Lowering<'_> {
             }
             "match" => {
                 need(3)?;
-                if s.modifiers.get(0..1) != Some(&["any"][..]) {
-                    return self.unknown(i);
+                let a = self.src(&o[1], if s.has("b64") { 8 } else { 4 })?;
+                let members = self.s32(&o[2])?;
+                match (s.modifiers.first(), &o[0]) {
+                    (Some(&"any"), d) => Kind::Match { d: self.d32(d)?, a, members },
+                    (Some(&"all"), Operand::Pair(d, p)) => {
+                        Kind::MatchAll { d: self.d32(d)?, p: Some(self.predicate(p)?), a, members }
+                    }
+                    (Some(&"all"), d) => Kind::MatchAll { d: self.d32(d)?, p: None, a, members },
+                    _ => return self.unknown(i),
                 }
-                let bytes = if s.has("b64") { 8 } else { 4 };
-                Kind::Match { d: self.d32(&o[0])?, a: self.src(&o[1], bytes)?, members: self.s32(&o[2])? }
             }
             "redux" => {
                 need(3)?;

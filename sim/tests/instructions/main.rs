@@ -7,6 +7,7 @@ mod floats;
 mod integers;
 mod mbarrier;
 mod moves;
+mod rig;
 mod warp;
 
 use narrowgauge_sim::{CardProfile, Fault, Launch, Machine, Module, Report, Schedule};
