@@ -32,6 +32,8 @@ pub enum MbarrierError {
         /// Arrivals that the phase still expects.
         pending: u32,
     },
+    /// An arrival that was to leave its phase open ends it.
+    Completes,
     /// The transaction count leaves ±(2^20 - 1).
     TransactionOverflow(i64),
     /// A waiter that polled for a phase and missed its end: the parity it waits for now means another phase.
@@ -59,6 +61,7 @@ impl fmt::Display for MbarrierError {
             Self::OverArrival { arrivals, pending } => {
                 write!(f, "{arrivals} arrivals, but the mbarrier's phase expects only {pending} more")
             }
+            Self::Completes => write!(f, "an arrival marked .noComplete completes the mbarrier's phase"),
             Self::TransactionOverflow(count) => write!(f, "mbarrier tx-count {count} leaves ±{MOST}"),
             Self::Aliased { waited, phase } => write!(
                 f,
@@ -151,6 +154,22 @@ impl Mbarrier {
         self.transact(-i64::from(bytes))?;
         self.turn();
         Ok(())
+    }
+
+    /// `count` arrivals of which the program promises that they do not end the phase (`.noComplete`).
+    pub fn promise_open(&self, count: u32) -> Result<()> {
+        self.check()?;
+        if count >= self.pending && self.transactions == 0 { Err(MbarrierError::Completes) } else { Ok(()) }
+    }
+
+    /// `expect_tx`, then one arrival that no later phase expects either.
+    pub fn arrive_drop_expect_tx(&mut self, bytes: u32) -> Result<u64> {
+        self.check()?;
+        if self.pending == 0 {
+            return Err(MbarrierError::OverArrival { arrivals: 1, pending: 0 });
+        }
+        self.expect_tx(bytes)?;
+        self.arrive_drop(1)
     }
 
     /// `expect_tx`, then one arrival.

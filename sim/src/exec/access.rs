@@ -1,5 +1,6 @@
 //! Loads, stores, atomics and matrix transfers: every lane's access is located, aligned and checked.
 
+use super::atomics::modify;
 use super::operands::any64;
 use super::{Grid, Step, Trouble};
 use crate::fault::FaultKind;
@@ -262,12 +263,10 @@ impl Grid<'_> {
     }
 
     pub(super) fn atomic(&mut self, w: usize, mask: u32, kind: &Kind) -> Step<()> {
-        let Kind::Atomic { space, ty, rmw, d, at, b, c } = kind else {
+        let Kind::Atomic { space, ty, rmw, parts, at, c } = kind else {
             unreachable!("only atomics come here");
         };
         let addresses = self.addresses(w, at, mask)?;
-        let (b, sb) = self.get_bits(w, *b)?;
-        self.demand(&sb, mask, "an atomic's operand")?;
         let c = match c {
             Some(c) => {
                 let (c, sc) = self.get_bits(w, *c)?;
@@ -277,26 +276,36 @@ impl Grid<'_> {
             None => [0; 32],
         };
         let bytes = ty.bytes();
-        let mut old = [0; 32];
-        for lane in 0..32 {
-            if mask >> lane & 1 == 0 {
-                continue;
-            }
-            self.aligned(lane, addresses[lane], bytes)?;
-            let place = self.locate(w, lane, *space, addresses[lane], bytes)?;
-            let (data, defined) = self.bytes_at(w, place, bytes as usize);
-            if defined != (1 << bytes) - 1 && *rmw != Rmw::Exch && self.schedule.checks {
-                let kind = FaultKind::Uninitialised { used_as: "an atomic's memory operand" };
-                return Err(Trouble { kind, lane: Some(lane as u32) });
-            }
-            let mut raw = [0; 8];
-            raw[..bytes as usize].copy_from_slice(data);
-            old[lane] = u64::from_le_bytes(raw);
-            let new = modify(*rmw, *ty, old[lane], b[lane], c[lane]);
-            self.write_at(w, place, &new.to_le_bytes()[..bytes as usize], (1 << bytes) - 1);
+        let whole = bytes * parts.len() as u32;
+        for lane in (0..32).filter(|&i| mask >> i & 1 == 1) {
+            self.aligned(lane, addresses[lane], whole)?;
         }
-        self.count_access(*space, &addresses, mask, bytes, false);
-        self.put(w, *d, &old, mask, None)
+        for (i, &(d, b)) in parts.iter().enumerate() {
+            let (b, sb) = self.get_bits(w, b)?;
+            self.demand(&sb.map(|s| s & ty.mask()), mask, "an atomic's operand")?;
+            let mut old = [0; 32];
+            for lane in 0..32 {
+                if mask >> lane & 1 == 0 {
+                    continue;
+                }
+                let address = addresses[lane] + u64::from(bytes) * i as u64;
+                let place = self.locate(w, lane, *space, address, bytes)?;
+                let (data, defined) = self.bytes_at(w, place, bytes as usize);
+                if defined != (1 << bytes) - 1 && *rmw != Rmw::Exch && self.schedule.checks {
+                    let kind = FaultKind::Uninitialised { used_as: "an atomic's memory operand" };
+                    return Err(Trouble { kind, lane: Some(lane as u32) });
+                }
+                let mut raw = [0; 8];
+                raw[..bytes as usize].copy_from_slice(data);
+                old[lane] = u64::from_le_bytes(raw);
+                let global = matches!(place, Place::Global(..));
+                let new = modify(*rmw, *ty, old[lane], b[lane], c[lane], global);
+                self.write_at(w, place, &new.to_le_bytes()[..bytes as usize], (1 << bytes) - 1);
+            }
+            self.put(w, d, &old, mask, None)?;
+        }
+        self.count_access(*space, &addresses, mask, whole, false);
+        Ok(())
     }
 
     pub(super) fn load_matrix(
@@ -365,6 +374,17 @@ impl Grid<'_> {
     }
 }
 
+/// Whether a generic address belongs to a space.
+pub(super) fn in_space(address: u64, space: Space) -> bool {
+    let window = |from: u64| (from..from + WINDOW_BYTES).contains(&address);
+    match space {
+        Space::Shared => window(SHARED_WINDOW),
+        Space::Local => window(LOCAL_WINDOW),
+        Space::Param => window(PARAM_WINDOW),
+        Space::Global | Space::Generic => address < SHARED_WINDOW,
+    }
+}
+
 fn put_bits(bits: &mut crate::memory::bits::Bits, at: usize, count: usize, defined: u32, all: u32) {
     if defined == all {
         bits.put(at, count, true);
@@ -382,47 +402,6 @@ fn spread_bytes(bytes: u32, count: usize) -> u64 {
 
 fn undefined_bytes(shadow: u64, count: usize) -> u32 {
     (0..count).fold(0, |m, i| m | u32::from(shadow >> (8 * i) & 0xff != 0) << i)
-}
-
-fn modify(rmw: Rmw, ty: Type, old: u64, b: u64, c: u64) -> u64 {
-    let signed = |f: fn(i64, i64) -> i64| match ty {
-        Type::S32 => f(i64::from(old as i32), i64::from(b as i32)) as u64,
-        _ => f(old as i64, b as i64) as u64,
-    };
-    match (rmw, ty) {
-        (Rmw::Add, Type::F32) => u64::from((f32::from_bits(old as u32) + f32::from_bits(b as u32)).to_bits()),
-        (Rmw::Add, Type::F64) => (f64::from_bits(old) + f64::from_bits(b)).to_bits(),
-        (Rmw::Add, _) => old.wrapping_add(b),
-        (Rmw::Min, Type::S32 | Type::S64) => signed(i64::min),
-        (Rmw::Max, Type::S32 | Type::S64) => signed(i64::max),
-        (Rmw::Min, _) => old.min(b),
-        (Rmw::Max, _) => old.max(b),
-        (Rmw::And, _) => old & b,
-        (Rmw::Or, _) => old | b,
-        (Rmw::Xor, _) => old ^ b,
-        (Rmw::Exch, _) => b,
-        (Rmw::Cas, _) => {
-            if old == b {
-                c
-            } else {
-                old
-            }
-        }
-        (Rmw::Inc, _) => {
-            if old >= b {
-                0
-            } else {
-                old + 1
-            }
-        }
-        (Rmw::Dec, _) => {
-            if old == 0 || old > b {
-                b
-            } else {
-                old - 1
-            }
-        }
-    }
 }
 
 /// Wavefronts beyond one per phase: 32 lanes of up to 4 bytes, 16 of 8, 8 of 16 make a phase.

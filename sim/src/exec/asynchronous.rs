@@ -122,7 +122,21 @@ impl Grid<'_> {
         Ok((map, coordinates))
     }
 
+    /// Whether global memory has what a copy names: asked at issue, where the instruction to blame is known.
+    fn check_global(&self, segments: &[Segment], space: &'static str, lane: u32) -> Step<()> {
+        for segment in segments {
+            if let Some(address) = segment.global
+                && self.global.locate(address, u64::from(segment.bytes)).is_none()
+            {
+                let kind = FaultKind::OutOfBounds { space, address, bytes: segment.bytes };
+                return Err(Trouble { kind, lane: Some(lane) });
+            }
+        }
+        Ok(())
+    }
+
     fn issue_load(&mut self, slot: usize, load: PendingLoad, lane: u32) -> Step<()> {
+        self.check_global(&load.segments, "global (bulk load)", lane)?;
         let shared = &mut self.blocks[slot].shared;
         for segment in &load.segments {
             let Some(at) = shared.locate(segment.shared, segment.bytes) else {
@@ -156,12 +170,7 @@ impl Grid<'_> {
                     shared.defined.put(at, len, true);
                 }
                 Some(address) => {
-                    let Some((slot, from)) = self.global.locate(address, len as u64) else {
-                        let bytes = segment.bytes;
-                        return Err(
-                            FaultKind::OutOfBounds { space: "global (bulk load)", address, bytes }.into()
-                        );
-                    };
+                    let (slot, from) = self.global.locate(address, len as u64).expect("checked at issue");
                     let allocation = self.global.slot(slot);
                     shared.data[at..at + len].copy_from_slice(&allocation.data[from..from + len]);
                     self.counters.bulk_load_bytes += len as u64;
@@ -183,6 +192,7 @@ impl Grid<'_> {
     }
 
     fn issue_store(&mut self, w: usize, lane: u32, segments: Vec<Segment>) -> Step<()> {
+        self.check_global(&segments, "global (bulk store)", lane)?;
         let group = self.warps[w].bulk.get(&lane).map_or(0, |g| g.committed);
         self.profile_bulk(&segments, true);
         let slot = self.slot(w);
@@ -224,12 +234,7 @@ impl Grid<'_> {
         for segment in &store.segments {
             let len = segment.bytes as usize;
             if let Some(address) = segment.global {
-                if self.global.write(address, &data[at..at + len]).is_none() {
-                    let bytes = segment.bytes;
-                    return Err(
-                        FaultKind::OutOfBounds { space: "global (bulk store)", address, bytes }.into()
-                    );
-                }
+                self.global.write(address, &data[at..at + len]).expect("checked at issue");
                 self.counters.bulk_store_bytes += len as u64;
             }
             at += len;

@@ -7,6 +7,7 @@ use crate::fault::FaultKind;
 use crate::lower::program::{Address, Arrive, Kind, Op, Program, S32, Vote};
 use crate::mbarrier::{Mbarrier, MbarrierError};
 use crate::memory::SHARED_WINDOW;
+use crate::row::Row;
 use crate::schedule::Policy;
 
 /// A named barrier between two openings.
@@ -67,16 +68,19 @@ impl Grid<'_> {
                 self.wait_parity(w, split, mask, &at, p, parity, blocking)
             }
             Kind::MbarrierWaitState { at, p, state, blocking } => {
-                let (slot, address) = (self.slot(w), self.barrier_address(w, at, mask)?);
+                let (slot, lanes) = (self.slot(w), self.barrier_lanes(w, at, mask)?);
                 let state = self.sure64(w, *state, mask, "an mbarrier state")?;
-                let lane = mask.trailing_zeros();
-                let barrier = self.mbarrier(slot, address);
-                let done = barrier.test_state(state[lane as usize]).map_err(|e| misuse(e, lane))?;
-                if !done && *blocking {
-                    return Ok(Flow::Wait(Wait::Mbarrier(address)));
+                let mut done = 0;
+                for &(lane, address) in &lanes {
+                    let over = self.mbarrier(slot, address).test_state(state[lane as usize]);
+                    done |= u32::from(over.map_err(|e| misuse(e, lane))?) << lane;
                 }
-                self.warps[w].predicates[*p as usize].put(if done { u32::MAX } else { 0 }, u32::MAX, mask);
-                Ok(if done { Flow::Next } else { Flow::Yield })
+                let one = lanes.iter().all(|&(_, address)| address == lanes[0].1);
+                if done == 0 && *blocking && one {
+                    return Ok(Flow::Wait(Wait::Mbarrier(lanes[0].1)));
+                }
+                self.warps[w].predicates[*p as usize].put(done, u32::MAX, mask);
+                Ok(if done == mask { Flow::Next } else { Flow::Yield })
             }
             Kind::MbarrierInit { at, count } => {
                 let count = self.sure32(w, *count, mask, "an mbarrier's count")?;
@@ -103,7 +107,15 @@ impl Grid<'_> {
                 }
                 Ok(Flow::Next)
             }
-            Kind::MbarrierArrive { at, state, how } => {
+            Kind::MbarrierComplete { at, bytes } => {
+                let bytes = self.sure32(w, *bytes, mask, "an mbarrier's byte count")?;
+                for (lane, address) in self.barrier_lanes(w, at, mask)? {
+                    self.complete_bytes(self.slot(w), address, bytes[lane as usize])
+                        .map_err(|t| Trouble { lane: Some(lane), ..t })?;
+                }
+                Ok(Flow::Next)
+            }
+            Kind::MbarrierArrive { at, state, how, drop, goes_on } => {
                 let amount = match how {
                     Arrive::Plain { count } => self.sure32(w, *count, mask, "an mbarrier's arrival count")?,
                     Arrive::ExpectTx { bytes } => self.sure32(w, *bytes, mask, "an mbarrier's byte count")?,
@@ -113,9 +125,15 @@ impl Grid<'_> {
                     let slot = self.slot(w);
                     let barrier = self.mbarrier(slot, address);
                     let before = barrier.phase();
-                    let token = match how {
-                        Arrive::Plain { .. } => barrier.arrive(amount[lane as usize]),
-                        Arrive::ExpectTx { .. } => barrier.arrive_expect_tx(amount[lane as usize]),
+                    let amount = amount[lane as usize];
+                    if *goes_on {
+                        barrier.promise_open(amount).map_err(|e| misuse(e, lane))?;
+                    }
+                    let token = match (how, drop) {
+                        (Arrive::Plain { .. }, false) => barrier.arrive(amount),
+                        (Arrive::Plain { .. }, true) => barrier.arrive_drop(amount),
+                        (Arrive::ExpectTx { .. }, false) => barrier.arrive_expect_tx(amount),
+                        (Arrive::ExpectTx { .. }, true) => barrier.arrive_drop_expect_tx(amount),
                     };
                     tokens[lane as usize] = token.map_err(|e| misuse(e, lane))?;
                     if self.mbarrier(slot, address).phase() != before {
@@ -176,16 +194,31 @@ impl Grid<'_> {
         Ok(out)
     }
 
-    fn barrier_address(&self, w: usize, at: &Address, mask: u32) -> Step<u32> {
-        let lanes = self.barrier_lanes(w, at, mask)?;
-        let first = lanes[0].1;
-        if lanes.iter().any(|&(_, address)| address != first) {
-            return Err(FaultKind::Barrier(
-                "the lanes of a warp wait for different mbarriers at once".into(),
-            )
-            .into());
+    /// Lanes that ask about different phases: each has its own answer, and nobody is put to sleep.
+    fn wait_apart(
+        &mut self,
+        w: usize,
+        pc: u32,
+        mask: u32,
+        lanes: &[(u32, u32)],
+        parities: &Row,
+        p: u32,
+    ) -> Step<Flow> {
+        let mut done = 0;
+        for &(lane, address) in lanes {
+            let key = (32 * w + lane as usize, address, pc | 1 << 31);
+            let slot = self.slot(w);
+            let mut seen = self.blocks[slot].parity_seen.get(&key).copied().flatten();
+            let over = self.mbarrier(slot, address).test_parity(parities[lane as usize], &mut seen);
+            done |= u32::from(over.map_err(|e| misuse(e, lane))?) << lane;
+            self.blocks[slot].parity_seen.insert(key, seen);
         }
-        Ok(first)
+        self.warps[w].predicates[p as usize].put(done, u32::MAX, mask);
+        if done == mask {
+            return Ok(Flow::Next);
+        }
+        self.counters.waits += 1;
+        Ok(Flow::Yield)
     }
 
     fn wait_parity(
@@ -198,8 +231,12 @@ impl Grid<'_> {
         parity: S32,
         blocking: bool,
     ) -> Step<Flow> {
-        let address = self.barrier_address(w, at, mask)?;
-        let parity = self.uniform32(w, parity, mask, "an mbarrier's parity")?;
+        let lanes = self.barrier_lanes(w, at, mask)?;
+        let parities = self.sure32(w, parity, mask, "an mbarrier's parity")?;
+        let (address, parity) = (lanes[0].1, parities[lanes[0].0 as usize]);
+        if lanes.iter().any(|&(lane, at)| (at, parities[lane as usize]) != (address, parity)) {
+            return self.wait_apart(w, split.pc, mask, &lanes, &parities, p);
+        }
         let random = self.schedule.tma == Policy::Random;
         let key = (w, address, split.pc);
         let slot = self.slot(w);

@@ -5,6 +5,7 @@
 
 mod access;
 mod asynchronous;
+mod atomics;
 mod barriers;
 mod check;
 mod convert;

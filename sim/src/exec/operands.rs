@@ -108,6 +108,10 @@ impl Grid<'_> {
         match d {
             Dst::Sink => Ok(()),
             Dst::R64(d) => self.put64(w, d, row, mask, undefined),
+            Dst::R16(d) => {
+                let narrow = undefined.map(|u| u.map(|x| x as u16 as u32)).filter(|u| any(u, mask));
+                self.put32(w, d, &row.map(|x| u32::from(x as u16)), mask, narrow.as_ref())
+            }
             Dst::R32(d) => {
                 let narrow = undefined.map(|u| u.map(|x| x as u32)).filter(|u| any(u, mask));
                 self.put32(w, d, &row.map(|x| x as u32), mask, narrow.as_ref())

@@ -390,6 +390,13 @@ impl Grid<'_> {
                 let row = self.special(w, *which);
                 self.put(w, *d, &row, mask, None)?;
             }
+            Kind::SpaceTest { p, a, space } => {
+                let (value, shadow) = self.get64(w, *a)?;
+                let hits =
+                    (0..32).fold(0, |m, i| m | u32::from(super::access::in_space(value[i], *space)) << i);
+                let defined = shadow.map_or(FULL, |s| !(0..32).fold(0, |m, i| m | u32::from(s[i] != 0) << i));
+                self.warps[w].predicates[*p as usize].put(hits, defined, mask);
+            }
             Kind::VariableAddress { d, index, offset } => {
                 let address = self.variables[*index as usize].wrapping_add(*offset as u64);
                 self.put64(w, *d, &[address; 32], mask, None)?;

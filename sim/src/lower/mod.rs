@@ -87,6 +87,8 @@ pub(crate) struct Lowering<'a> {
     opcode_index: HashMap<String, u32>,
     names32: Vec<String>,
     names64: Vec<String>,
+    /// Which of `names32` are declared with at most 16 bits.
+    narrow: Vec<bool>,
     predicates: u32,
     module: HashMap<String, Place>,
     /// Of the function that is being lowered.
@@ -122,6 +124,7 @@ impl<'a> Lowering<'a> {
             opcode_index: HashMap::new(),
             names32: Vec::new(),
             names64: Vec::new(),
+            narrow: Vec::new(),
             predicates: 0,
             module,
             registers: HashMap::new(),
@@ -350,6 +353,7 @@ impl<'a> Lowering<'a> {
             }
             Width::B8 | Width::B16 | Width::B32 => {
                 self.names32.push(variable.name.clone());
+                self.narrow.push(variable.width != Width::B32);
                 Register::R32(self.names32.len() as u32 - 1)
             }
             Width::B64 => {
@@ -362,6 +366,10 @@ impl<'a> Lowering<'a> {
         };
         self.registers.insert(variable.name.clone(), register);
         Ok(())
+    }
+
+    fn is_narrow(&self, register: u32) -> bool {
+        self.narrow[register as usize]
     }
 
     fn call_parts(&self, instruction: &ast::Instruction) -> Lowered<(String, Vec<Operand>, Vec<Operand>)> {

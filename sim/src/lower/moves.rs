@@ -2,7 +2,7 @@
 
 use super::arithmetic::Spelling;
 use super::instruction::type_named;
-use super::program::{Kind, Rule, S32, S64, Special, Type};
+use super::program::{Kind, Rule, S32, S64, Space, Special, Type};
 use super::{Lowered, Lowering, Place, Register, rows};
 use crate::ast::{Instruction, Operand};
 use crate::counters::Class;
@@ -20,14 +20,14 @@ impl Lowering<'_> {
             }
             "cvta" => return self.cvta(i, s),
             "isspacep" => {
-                if !matches!(s.last(), "shared" | "shared::cta") {
-                    return self.unknown(i);
-                }
-                let (d, a) = (self.predicate(&o[0])?, self.s64(&o[1])?);
-                let f = |a: &crate::row::Row64, _: &crate::row::Row64| {
-                    rows::test2(a, a, |a, _| (SHARED_WINDOW..SHARED_WINDOW + (1 << 32)).contains(&a))
+                let space = match s.last() {
+                    "global" => Space::Global,
+                    "shared" | "shared::cta" => Space::Shared,
+                    "local" => Space::Local,
+                    "param" | "param::entry" => Space::Param,
+                    _ => return self.unknown(i),
                 };
-                Kind::Set64 { f, d, other: None, a, b: S64::Imm(0), with: None }
+                Kind::SpaceTest { p: self.predicate(&o[0])?, a: self.s64(&o[1])?, space }
             }
             _ => return self.mov(i, s),
         };

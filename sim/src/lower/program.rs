@@ -30,6 +30,8 @@ pub(crate) struct SP {
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) enum Dst {
     R32(u32),
+    /// The lower half of a 32-bit register: what a sign-extending load leaves in a register of 16 bits.
+    R16(u32),
     R64(u32),
     Sink,
 }
@@ -124,6 +126,11 @@ impl Type {
         }
     }
 
+    /// The bits of a value of this type.
+    pub(crate) fn mask(self) -> u64 {
+        u64::MAX >> (64 - 8 * self.bytes())
+    }
+
     pub(crate) fn signed(self) -> bool {
         matches!(self, Self::S8 | Self::S16 | Self::S32 | Self::S64)
     }
@@ -163,6 +170,8 @@ pub(crate) enum Special {
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) enum Rmw {
     Add,
+    /// Of two f16 or bf16 in a word.
+    AddPair(Type),
     Min,
     Max,
     And,
@@ -384,6 +393,12 @@ pub(crate) enum Kind {
         d: Dst,
         which: Special,
     },
+    /// Whether an address lies in a window of the generic space, or below all of them.
+    SpaceTest {
+        p: u32,
+        a: S64,
+        space: Space,
+    },
     VariableAddress {
         d: u32,
         index: u32,
@@ -405,9 +420,9 @@ pub(crate) enum Kind {
         space: Space,
         ty: Type,
         rmw: Rmw,
-        d: Dst,
+        /// Destination and operand of each element; more than one where the operation is a vector's.
+        parts: Vec<(Dst, Src)>,
         at: Address,
-        b: Src,
         c: Option<Src>,
     },
     Shuffle {
@@ -496,6 +511,14 @@ pub(crate) enum Kind {
         at: Address,
         state: Option<u32>,
         how: Arrive,
+        /// No later phase expects these arrivals either.
+        drop: bool,
+        /// `.noComplete`: the program promises that the phase goes on.
+        goes_on: bool,
+    },
+    MbarrierComplete {
+        at: Address,
+        bytes: S32,
     },
     MbarrierExpect {
         at: Address,

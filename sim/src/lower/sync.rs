@@ -5,6 +5,7 @@ use super::program::{Arrive, Dst, Kind, S32, ScaleD, Shuffle, Vote, Wgmma, Wgmma
 use super::{Lowered, Lowering};
 use crate::ast::{Instruction, Operand};
 use crate::counters::Class;
+use crate::mbarrier::Mbarrier;
 use crate::wgmma::{Kind as Elements, Shape};
 
 impl Lowering<'_> {
@@ -165,7 +166,16 @@ impl Lowering<'_> {
                 need(2)?;
                 Kind::MbarrierExpect { at: self.address(&o[0])?, bytes: self.s32(&o[1])? }
             }
-            "arrive" => {
+            "complete_tx" => {
+                need(2)?;
+                Kind::MbarrierComplete { at: self.address(&o[0])?, bytes: self.s32(&o[1])? }
+            }
+            "pending_count" => {
+                need(2)?;
+                let f: fn(&crate::row::Row64) -> crate::row::Row = |a| a.map(Mbarrier::pending_count);
+                Kind::Narrow { f, d: self.d32(&o[0])?, a: self.s64(&o[1])? }
+            }
+            "arrive" | "arrive_drop" => {
                 // The remote form has no state and may omit the sink.
                 let (state, at) = match &o[0] {
                     Operand::Address(..) => (None, 0),
@@ -179,10 +189,13 @@ impl Lowering<'_> {
                 } else {
                     Arrive::Plain { count: optional(at + 1, 1)? }
                 };
-                if s.has("noComplete") {
-                    return self.unknown(i);
+                Kind::MbarrierArrive {
+                    at: self.address(&o[at])?,
+                    state,
+                    how,
+                    drop: s.modifiers[0] == "arrive_drop",
+                    goes_on: s.has("noComplete"),
                 }
-                Kind::MbarrierArrive { at: self.address(&o[at])?, state, how }
             }
             "try_wait" | "test_wait" => {
                 need(3)?;

@@ -2,7 +2,7 @@
 
 use super::arithmetic::Spelling;
 use super::instruction::type_named;
-use super::program::{Dst, Kind, Rmw, Space, Src};
+use super::program::{Dst, Kind, Rmw, Space, Src, Type};
 use super::{Lowered, Lowering};
 use crate::ast::{Instruction, Operand};
 use crate::counters::Class;
@@ -48,6 +48,9 @@ impl Lowering<'_> {
             Operand::Vector(list) => list.clone(),
             single => vec![single.clone()],
         };
+        if ty.bytes() as usize * count.unwrap_or(1) > 16 {
+            return self.error(format!("`{}`: this card moves at most 16 bytes at once", i.opcode.join(".")));
+        }
         let address = if s.name == "st" { o.first() } else { o.get(1) };
         let Some(address) = address else { return self.unknown(i) };
         let mut at = self.address(address)?;
@@ -73,7 +76,11 @@ impl Lowering<'_> {
             }
             Ok((Kind::Store { space, ty, to: at, from }, class(space)))
         } else {
-            let to = list(&o[0]).iter().map(|d| self.dst(d)).collect::<Lowered<Vec<Dst>>>()?;
+            let extended = |d| match d {
+                Dst::R32(register) if ty == Type::S8 && self.is_narrow(register) => Dst::R16(register),
+                d => d,
+            };
+            let to = list(&o[0]).iter().map(|d| Ok(extended(self.dst(d)?))).collect::<Lowered<Vec<Dst>>>()?;
             if to.len() != count.unwrap_or(1) {
                 return self.unknown(i);
             }
@@ -96,7 +103,14 @@ impl Lowering<'_> {
         let o = &i.operands;
         let Some(ty) = type_named(s.last()) else { return self.unknown(i) };
         let Some(space) = space_of(s) else { return self.unknown(i) };
-        let rmw = s.modifiers.iter().find_map(|m| {
+        let reduction = s.name == "red";
+        let elements = s.modifiers.iter().find_map(|m| match *m {
+            "v2" => Some(2),
+            "v4" => Some(4),
+            "v8" => Some(8),
+            _ => None,
+        });
+        let named = s.modifiers.iter().find_map(|m| {
             Some(match *m {
                 "add" => Rmw::Add,
                 "min" => Rmw::Min,
@@ -111,31 +125,45 @@ impl Lowering<'_> {
                 _ => return None,
             })
         });
-        let Some(rmw) = rmw else { return self.unknown(i) };
-        let packed =
-            s.modifiers.iter().any(|m| matches!(*m, "f16x2" | "bf16x2" | "f16" | "bf16" | "v2" | "v4"));
-        if packed || ty.bytes() < 4 {
+        let Some(rmw) = named else { return self.unknown(i) };
+        let rmw = match (rmw, s.last()) {
+            (Rmw::Add, "f16x2") => Rmw::AddPair(Type::F16),
+            (Rmw::Add, "bf16x2") => Rmw::AddPair(Type::Bf16),
+            (Rmw::Add, "f16" | "bf16" | "u32" | "s32" | "u64" | "f32" | "f64") => rmw,
+            (Rmw::Min | Rmw::Max, "u32" | "s32" | "u64" | "s64") => rmw,
+            (Rmw::And | Rmw::Or | Rmw::Xor, "b32" | "b64") | (Rmw::Inc | Rmw::Dec, "u32") => rmw,
+            (Rmw::Exch, "b32" | "b64") | (Rmw::Cas, "b16" | "b32" | "b64") if !reduction => rmw,
+            _ => return self.unknown(i),
+        };
+        // Vectors are of floats, in global memory, and of at most 16 bytes.
+        let floating = matches!(s.last(), "f32" | "f16" | "bf16" | "f16x2" | "bf16x2");
+        if elements.is_some_and(|count| !floating || space == Space::Shared || count * ty.bytes() > 16) {
             return self.unknown(i);
         }
-        let (d, rest) = if s.name == "red" { (Dst::Sink, &o[..]) } else { (self.dst(&o[0])?, &o[1..]) };
+        let list = |operand: &Operand| match operand {
+            Operand::Vector(list) => list.clone(),
+            single => vec![single.clone()],
+        };
+        let rest = if reduction { &o[..] } else { &o[1..] };
         if rest.len() < 2 {
             return self.unknown(i);
         }
+        let sources = list(&rest[1]);
+        let targets = if reduction { vec![Operand::Sink; sources.len()] } else { list(&o[0]) };
+        if sources.len() != elements.unwrap_or(1) as usize || targets.len() != sources.len() {
+            return self.unknown(i);
+        }
+        let parts = targets
+            .iter()
+            .zip(&sources)
+            .map(|(d, b)| Ok((self.dst(d)?, self.src(b, ty.bytes())?)))
+            .collect::<Lowered<Vec<_>>>()?;
         let c = match (rmw, rest.get(2)) {
             (Rmw::Cas, Some(c)) => Some(self.src(c, ty.bytes())?),
             (Rmw::Cas, None) => return self.unknown(i),
             _ => None,
         };
-        let kind = Kind::Atomic {
-            space,
-            ty,
-            rmw,
-            d,
-            at: self.address(&rest[0])?,
-            b: self.src(&rest[1], ty.bytes())?,
-            c,
-        };
-        Ok((kind, class(space)))
+        Ok((Kind::Atomic { space, ty, rmw, parts, at: self.address(&rest[0])?, c }, class(space)))
     }
 
     fn matrix(&self, i: &Instruction, s: &Spelling<'_>) -> Lowered<(Kind, Class)> {

@@ -249,17 +249,21 @@ impl Parser {
             } else {
                 let mut size = element;
                 let mut unsized_array = false;
+                let mut extents = Vec::new();
                 while self.eat('[') {
                     if self.eat(']') {
                         unsized_array = true;
+                        extents.push(0);
                     } else {
-                        size *= self.integer()? as u64;
+                        let extent = self.integer()? as u64;
+                        size *= extent;
+                        extents.push(extent);
                         self.expect(']')?;
                     }
                 }
                 let mut made = variable(name, space, width, float, size, align, external);
                 if self.eat('=') {
-                    self.initialiser(&mut made)?;
+                    self.initialiser(&mut made, element, &extents)?;
                     if unsized_array {
                         made.size = made.init.len() as u64;
                     }
@@ -274,24 +278,21 @@ impl Parser {
         }
     }
 
-    fn initialiser(&mut self, into: &mut Variable) -> Parsed<()> {
-        if self.eat('{') {
-            while !self.eat('}') {
-                if self.is('{') {
-                    self.initialiser(into)?;
-                } else {
-                    self.initial_value(into)?;
-                }
-                self.eat(',');
-            }
-            let size = into.size as usize;
-            if into.init.len() < size {
-                into.init.resize(size, 0);
-            }
-            Ok(())
-        } else {
-            self.initial_value(into)
+    /// A value, or a list in braces: what it leaves out of its extents is zero.
+    fn initialiser(&mut self, into: &mut Variable, element: u64, extents: &[u64]) -> Parsed<()> {
+        if !self.eat('{') {
+            return self.initial_value(into);
         }
+        let start = into.init.len();
+        while !self.eat('}') {
+            self.initialiser(into, element, extents.get(1..).unwrap_or_default())?;
+            self.eat(',');
+        }
+        let whole = start + (element * extents.iter().product::<u64>()) as usize;
+        if into.init.len() < whole {
+            into.init.resize(whole, 0);
+        }
+        Ok(())
     }
 
     fn initial_value(&mut self, into: &mut Variable) -> Parsed<()> {

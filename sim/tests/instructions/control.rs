@@ -114,7 +114,7 @@ fn exited_lanes_are_not_waited_for() {
         st.global.u32 [%at], %r2;")
     .out();
     // 24.. left at once, odd lanes over 15 in the branch.
-    let here = |i: u32| i < 24 && (i % 2 == 0 || i <= 15);
+    let here = |i: u32| i < 24 && (i & 1 == 0 || i <= 15);
     let members = (0..32).filter(|&i| here(i)).fold(0, |m, i| m | 1 << i);
     assert_eq!(out, lanes(|i| if here(i) { members } else { 0xeeee_eeee }));
 }

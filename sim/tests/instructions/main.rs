@@ -1,13 +1,17 @@
 //! Single instructions against values worked out from the PTX ISA's text, and the faults of small wrong kernels.
 
+mod atomics;
 mod barriers;
+mod bulk;
 mod control;
 mod faults;
 mod floats;
 mod integers;
 mod mbarrier;
+mod memory;
 mod moves;
 mod rig;
+mod tensor_copies;
 mod warp;
 
 use narrowgauge_sim::{CardProfile, Fault, Launch, Machine, Module, Report, Schedule};

@@ -4,18 +4,18 @@
 //! would take.
 
 use narrowgauge_sim::tensor_map::TensorMap;
-use narrowgauge_sim::{
-    CardProfile, Fault, InFlight, Launch, LoadError, Machine, Module, Policy, Report, Schedule,
-};
+use narrowgauge_sim::{CardProfile, Fault, Launch, LoadError, Machine, Module, Policy, Report, Schedule};
 use std::collections::HashSet;
 use std::sync::Mutex;
 
 /// Completion policies with a few seeds each.
-pub fn schedules() -> impl Iterator<Item = Schedule> {
+pub fn schedules() -> impl Iterator<Item = Schedule> + Clone {
     [(Policy::Eager, 0), (Policy::Late, 0), (Policy::Random, 1), (Policy::Random, 2), (Policy::Random, 3)]
         .into_iter()
         .map(|(policy, seed)| Schedule::with(policy, seed))
 }
+
+type MapOver = dyn Fn(&[u64]) -> TensorMap;
 
 /// A kernel to be: `%out` is the address of its output words, `%t` the thread's number, `%at` the thread's own word,
 /// `%b0`… the addresses of the buffers, `%m0`… those of the tensor maps (in parameter space, generic).
@@ -28,17 +28,22 @@ pub struct Rig {
     dynamic: u32,
     directives: String,
     buffers: Vec<Vec<u8>>,
-    maps: Vec<Box<dyn Fn(&[u64]) -> TensorMap>>,
+    maps: Vec<Box<MapOver>>,
     schedule: Schedule,
     assembled: bool,
 }
 
 /// What a kernel left behind.
-#[derive(Debug)]
 pub struct Ran {
     pub out: Vec<u32>,
     pub buffers: Vec<Vec<u8>>,
     pub report: Report,
+}
+
+impl std::fmt::Debug for Ran {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{:x?}…", &self.out[..self.out.len().min(32)])
+    }
 }
 
 /// A kernel of one warp with a word a thread; the body's statements, one a line.
@@ -59,6 +64,13 @@ pub fn rig(body: &str) -> Rig {
 }
 
 impl Rig {
+    /// The same with a snippet, which must occur once, replaced.
+    pub fn edit(mut self, from: &str, to: &str) -> Self {
+        assert_eq!(self.body.matches(from).count(), 1, "`{from}` in {}", self.body);
+        self.body = self.body.replace(from, to);
+        self
+    }
+
     /// Threads of the block, and at least as many output words.
     pub fn threads(mut self, threads: u32) -> Self {
         self.threads = threads;
@@ -113,11 +125,6 @@ impl Rig {
 
     pub fn schedule(mut self, schedule: Schedule) -> Self {
         self.schedule = schedule;
-        self
-    }
-
-    pub fn compatible(mut self) -> Self {
-        self.schedule.in_flight = InFlight::Compatible;
         self
     }
 
