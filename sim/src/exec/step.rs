@@ -143,16 +143,16 @@ impl Grid<'_> {
 
     /// Whether a load or atomic at this operation brought what it brought the last time.
     fn polls_in_vain(&mut self, w: usize, op: &Op, mask: u32) -> bool {
-        let to = match &op.kind {
-            Kind::Load { to, .. } => to.as_slice(),
-            Kind::Atomic { d, .. } => std::slice::from_ref(d),
+        let to: Vec<Dst> = match &op.kind {
+            Kind::Load { to, .. } => to.clone(),
+            Kind::Atomic { parts, .. } => parts.iter().map(|&(d, _)| d).collect(),
             _ => return false,
         };
         let mut seen = u64::from(mask);
         for lane in (0..32).filter(|&i| mask >> i & 1 == 1) {
-            for d in to {
-                let value = match *d {
-                    Dst::R32(d) => u64::from(self.warps[w].r32.values[d as usize][lane]),
+            for &d in &to {
+                let value = match d {
+                    Dst::R32(d) | Dst::R16(d) => u64::from(self.warps[w].r32.values[d as usize][lane]),
                     Dst::R64(d) => self.warps[w].r64.values[d as usize][lane],
                     Dst::Sink => 0,
                 };
