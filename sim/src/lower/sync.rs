@@ -332,6 +332,17 @@ impl Lowering<'_> {
             })
             .collect::<Lowered<_>>()?;
         let a_in_registers = matches!(a, WgmmaA::Registers(_));
+        // Two scales, then the majorness of each operand in shared memory where the type leaves a choice.
+        let majors = if kind.is_fp8() { 0 } else { 2 - usize::from(a_in_registers) };
+        if immediates.len() != 2 + majors
+            || !immediates[..2].iter().all(|scale| matches!(scale, 1 | -1))
+            || !immediates[2..].iter().all(|major| matches!(major, 0 | 1))
+        {
+            return self.error(format!("`{}` with the immediates {immediates:?}", i.opcode.join(".")));
+        }
+        if n == 0 || n > 256 || n % 8 != 0 {
+            return self.error(format!("wgmma with N = {n}: N is a multiple of 8 from 8 to 256"));
+        }
         let flag = |at: usize| immediates.get(at).copied().unwrap_or(0) == 1;
         let shape = Shape {
             n,

@@ -7,12 +7,14 @@ mod control;
 mod faults;
 mod floats;
 mod integers;
+mod matrix;
 mod mbarrier;
 mod memory;
 mod moves;
 mod rig;
 mod tensor_copies;
 mod warp;
+mod wgmma;
 
 use narrowgauge_sim::{CardProfile, Fault, Launch, Machine, Module, Report, Schedule};
 

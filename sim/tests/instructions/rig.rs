@@ -6,6 +6,7 @@
 use narrowgauge_sim::tensor_map::TensorMap;
 use narrowgauge_sim::{CardProfile, Fault, Launch, LoadError, Machine, Module, Policy, Report, Schedule};
 use std::collections::HashSet;
+use std::rc::Rc;
 use std::sync::Mutex;
 
 /// Completion policies with a few seeds each.
@@ -19,6 +20,7 @@ type MapOver = dyn Fn(&[u64]) -> TensorMap;
 
 /// A kernel to be: `%out` is the address of its output words, `%t` the thread's number, `%at` the thread's own word,
 /// `%b0`… the addresses of the buffers, `%m0`… those of the tensor maps (in parameter space, generic).
+#[derive(Clone)]
 pub struct Rig {
     body: String,
     module: String,
@@ -28,7 +30,7 @@ pub struct Rig {
     dynamic: u32,
     directives: String,
     buffers: Vec<Vec<u8>>,
-    maps: Vec<Box<MapOver>>,
+    maps: Vec<Rc<MapOver>>,
     schedule: Schedule,
     assembled: bool,
 }
@@ -111,6 +113,11 @@ impl Rig {
         self
     }
 
+    pub fn replace_buffer(mut self, index: usize, bytes: Vec<u8>) -> Self {
+        self.buffers[index] = bytes;
+        self
+    }
+
     /// A buffer of words.
     pub fn numbers(self, words: impl IntoIterator<Item = u32>) -> Self {
         let bytes: Vec<u8> = words.into_iter().flat_map(u32::to_le_bytes).collect();
@@ -119,13 +126,12 @@ impl Rig {
 
     /// A tensor map over the buffers, whose addresses it is given.
     pub fn map(mut self, map: impl Fn(&[u64]) -> TensorMap + 'static) -> Self {
-        self.maps.push(Box::new(map));
+        self.maps.push(Rc::new(map));
         self
     }
 
-    pub fn schedule(mut self, schedule: Schedule) -> Self {
-        self.schedule = schedule;
-        self
+    pub fn schedule(&self, schedule: Schedule) -> Self {
+        Self { schedule, ..self.clone() }
     }
 
     /// The text is wrong on purpose, in a way that an assembler notices too.
