@@ -1,49 +1,201 @@
-//! Integer arithmetic, logic and shifts.
+//! Integer arithmetic of every width and sign.
 
-use crate::{narrow, wide};
+use crate::table::{INTEGERS, Int, check, pairs, results, singles, triples};
+
+/// `name.TYPE d, a, b` of every type.
+fn binary(name: &str, definition: fn(Int, i128, i128) -> i128) {
+    for ty in INTEGERS {
+        let [d, a, b, _] = ty.registers();
+        check(&format!("{name}.{} {d}, {a}, {b}", ty.name), &pairs(&ty.edges()), |[a, b, _]| {
+            ty.wrap(definition(ty, ty.value(a), ty.value(b)))
+        });
+    }
+}
 
 #[test]
-fn integers() {
-    let minus = |x: i32| u64::from(x as u32);
-    for (op, input, want) in [
-        ("add.s32 %r0, %a0, %a1", [0xffff_ffff, 2, 0], 1),
-        ("sub.s32 %r0, %a0, %a1", [1, 2, 0], 0xffff_ffff),
-        ("mul.lo.s32 %r0, %a0, %a1", [minus(-3), 5, 0], minus(-15)),
-        ("mul.hi.u32 %r0, %a0, %a1", [0x8000_0000, 6, 0], 3),
-        ("mul.hi.s32 %r0, %a0, %a1", [minus(-2), 3, 0], 0xffff_ffff),
-        ("mad.lo.s32 %r0, %a0, %a1, %a2", [7, 6, 5], 47),
-        ("div.s32 %r0, %a0, %a1", [minus(-7), 2, 0], minus(-3)),
-        ("rem.s32 %r0, %a0, %a1", [minus(-7), 2, 0], minus(-1)),
-        ("min.s32 %r0, %a0, %a1", [minus(-1), 1, 0], minus(-1)),
-        ("min.u32 %r0, %a0, %a1", [minus(-1), 1, 0], 1),
-        ("shl.b32 %r0, %a0, %a1", [1, 32, 0], 0),
-        ("shr.u32 %r0, %a0, %a1", [0x8000_0000, 31, 0], 1),
-        ("shr.s32 %r0, %a0, %a1", [0x8000_0000, 40, 0], 0xffff_ffff),
-        ("shf.l.wrap.b32 %r0, %a0, %a1, %a2", [0x8000_0001, 0x1, 4], 0x18),
-        ("shf.r.clamp.b32 %r0, %a0, %a1, %a2", [0x10, 0xabcd, 40], 0xabcd),
-        ("popc.b32 %r0, %a0", [0xf0f0, 0, 0], 8),
-        ("clz.b32 %r0, %a0", [1, 0, 0], 31),
-        ("brev.b32 %r0, %a0", [1, 0, 0], 0x8000_0000),
-        ("bfind.u32 %r0, %a0", [0x100, 0, 0], 8),
-        ("bfe.u32 %r0, %a0, 4, 8", [0xabcd, 0, 0], 0xbc),
-        ("bfe.s32 %r0, %a0, 4, 8", [0xabcd, 0, 0], 0xffff_ffbc),
-        ("bfi.b32 %r0, %a0, %a1, 8, 4", [0xf, 0, 0], 0xf00),
-        ("prmt.b32 %r0, %a0, %a1, 0x5410", [0x4433_2211, 0x8877_6655, 0], 0x6655_2211),
-        ("prmt.b32 %r0, %a0, %a1, 0x000f", [0, 0x8000_0000, 0], 0xff),
-        ("lop3.b32 %r0, %a0, %a1, %a2, 0x96", [0b1100, 0b1010, 0b1111], 0b1001),
-        ("and.b32 %r0, %a0, %a1", [0xff, 0x0f, 0], 0x0f),
-        ("abs.s32 %r0, %a0", [minus(-9), 0, 0], 9),
-    ] {
-        assert_eq!(narrow(op, input), want, "{op} of {input:x?}");
+fn sums_and_differences_wrap() {
+    binary("add", |_, a, b| a + b);
+    binary("sub", |_, a, b| a - b);
+}
+
+#[test]
+fn sums_and_differences_saturate() {
+    let ty = INTEGERS[3];
+    for (op, sign) in [("add.sat.s32 %r0, %a0, %a1", 1), ("sub.sat.s32 %r0, %a0, %a1", -1)] {
+        check(op, &pairs(&ty.edges()), |[a, b, _]| {
+            ty.wrap((ty.value(a) + sign * ty.value(b)).clamp(ty.least(), ty.most()))
+        });
     }
-    for (op, input, want) in [
-        ("mul.wide.s32 %rd0, %a0, %a1", [minus(-2), 3, 0], -6i64 as u64),
-        ("mul.hi.u64 %rd0, %w0, %w1", [1 << 63, 6, 0], 3),
-        ("shl.b64 %rd0, %w0, %a1", [1, 63, 0], 1 << 63),
-        ("shr.s64 %rd0, %w0, %a1", [1 << 63, 63, 0], u64::MAX),
-        ("mov.b64 %rd0, {%a0, %a1}", [1, 2, 0], 0x2_0000_0001),
-        ("cvt.s64.s32 %rd0, %a0", [minus(-5), 0, 0], -5i64 as u64),
-    ] {
-        assert_eq!(wide(op, input), want, "{op} of {input:x?}");
+}
+
+/// The product of 64-bit values needs 128 bits, which i128 has for both signs.
+fn product(a: i128, b: i128) -> (u128, bool) {
+    (a.unsigned_abs() * b.unsigned_abs(), (a < 0) != (b < 0))
+}
+
+fn high(ty: Int, a: i128, b: i128) -> i128 {
+    let (size, negative) = product(a, b);
+    // The floor of the product over 2^bits.
+    if negative { -(((size - 1) >> ty.bits) as i128) - 1 } else { (size >> ty.bits) as i128 }
+}
+
+fn high_of(ty: Int, a: i128, b: i128) -> i128 {
+    if a == 0 || b == 0 { 0 } else { high(ty, a, b) }
+}
+
+#[test]
+fn products() {
+    binary("mul.lo", |_, a, b| a.wrapping_mul(b));
+    binary("mul.hi", high_of);
+    for (ty, d, wide) in INTEGERS
+        .into_iter()
+        .zip(["%r0", "%r0", "%rd0", "%rd0"])
+        .map(|(ty, d)| (ty, d, Int { bits: 2 * ty.bits, ..ty }))
+    {
+        let [_, a, b, _] = ty.registers();
+        check(&format!("mul.wide.{} {d}, {a}, {b}", ty.name), &pairs(&ty.edges()), |[a, b, _]| {
+            wide.wrap(ty.value(a) * ty.value(b))
+        });
+        let c = if wide.bits == 64 { "%w2" } else { "%a2" };
+        check(&format!("mad.wide.{} {d}, {a}, {b}, {c}", ty.name), &triples(&ty.edges()), |[a, b, c]| {
+            wide.wrap(ty.value(a) * ty.value(b) + wide.value(c))
+        });
     }
+    // Worked by hand: (2^32 - 1)^2 = 2^64 - 2^33 + 1, and (-2^31)^2 = 2^62.
+    assert_eq!(results("mul.hi.u32 %r0, %a0, %a1", &[[0xffff_ffff, 0xffff_ffff, 0]]), [0xffff_fffe]);
+    assert_eq!(results("mul.hi.s32 %r0, %a0, %a1", &[[0x8000_0000, 0x8000_0000, 0]]), [0x4000_0000]);
+    assert_eq!(results("mul.hi.u64 %rd0, %w0, %w1", &[[1 << 63, 6, 0]]), [3]);
+    assert_eq!(results("mul.hi.s64 %rd0, %w0, %w1", &[[u64::MAX, 1, 0]]), [u64::MAX]);
+}
+
+#[test]
+fn products_with_a_sum() {
+    for ty in INTEGERS {
+        let [d, a, b, c] = ty.registers();
+        check(&format!("mad.lo.{} {d}, {a}, {b}, {c}", ty.name), &triples(&ty.edges()), |[a, b, c]| {
+            ty.wrap(ty.value(a).wrapping_mul(ty.value(b)).wrapping_add(ty.value(c)))
+        });
+        check(&format!("mad.hi.{} {d}, {a}, {b}, {c}", ty.name), &triples(&ty.edges()), |[a, b, c]| {
+            ty.wrap(high_of(ty, ty.value(a), ty.value(b)) + ty.value(c))
+        });
+    }
+    let ty = INTEGERS[3];
+    check("mad.hi.sat.s32 %r0, %a0, %a1, %a2", &triples(&ty.edges()), |[a, b, c]| {
+        ty.wrap((high_of(ty, ty.value(a), ty.value(b)) + ty.value(c)).clamp(ty.least(), ty.most()))
+    });
+}
+
+#[test]
+fn products_of_24_bits() {
+    let edges = [0, 1, 2, 0x7f_ffff, 0x80_0000, 0xff_ffff, 0x100_0001, 0xffff_ffff, 0x1234_5678];
+    for (name, ty) in [
+        ("u32", Int { name: "", bits: 24, signed: false }),
+        ("s32", Int { name: "", bits: 24, signed: true }),
+    ] {
+        for (half, shift) in [("lo", 0), ("hi", 16)] {
+            let of = |a, b| ((ty.value(a) * ty.value(b)) >> shift) as u32;
+            check(&format!("mul24.{half}.{name} %r0, %a0, %a1"), &pairs(&edges), |[a, b, _]| of(a, b).into());
+            check(&format!("mad24.{half}.{name} %r0, %a0, %a1, %a2"), &triples(&edges), |[a, b, c]| {
+                of(a, b).wrapping_add(c as u32).into()
+            });
+        }
+    }
+}
+
+#[test]
+fn sums_of_absolute_differences() {
+    for ty in INTEGERS {
+        let [d, a, b, c] = ty.registers();
+        check(&format!("sad.{} {d}, {a}, {b}, {c}", ty.name), &triples(&ty.edges()), |[a, b, c]| {
+            ty.wrap((ty.value(a) - ty.value(b)).abs() + ty.value(c))
+        });
+    }
+}
+
+#[test]
+fn quotients_round_toward_zero() {
+    // A zero divisor's result is the machine's own affair.
+    for ty in INTEGERS {
+        let [d, a, b, _] = ty.registers();
+        let rows: Vec<_> = pairs(&ty.edges()).into_iter().filter(|row| row[1] != 0).collect();
+        check(&format!("div.{} {d}, {a}, {b}", ty.name), &rows, |[a, b, _]| {
+            ty.wrap(ty.value(a) / ty.value(b))
+        });
+        check(&format!("rem.{} {d}, {a}, {b}", ty.name), &rows, |[a, b, _]| {
+            ty.wrap(ty.value(a) % ty.value(b))
+        });
+    }
+}
+
+#[test]
+fn lesser_and_greater() {
+    binary("min", |_, a, b| a.min(b));
+    binary("max", |_, a, b| a.max(b));
+    let ty = INTEGERS[3];
+    check("min.relu.s32 %r0, %a0, %a1", &pairs(&ty.edges()), |[a, b, _]| {
+        ty.wrap(ty.value(a).min(ty.value(b)).max(0))
+    });
+    check("max.relu.s32 %r0, %a0, %a1", &pairs(&ty.edges()), |[a, b, _]| {
+        ty.wrap(ty.value(a).max(ty.value(b)).max(0))
+    });
+}
+
+#[test]
+fn signs() {
+    for ty in INTEGERS.into_iter().filter(|ty| ty.signed) {
+        let [d, a, ..] = ty.registers();
+        check(&format!("abs.{} {d}, {a}", ty.name), &singles(&ty.edges()), |[a, ..]| {
+            ty.wrap(ty.value(a).abs())
+        });
+        check(&format!("neg.{} {d}, {a}", ty.name), &singles(&ty.edges()), |[a, ..]| ty.wrap(-ty.value(a)));
+    }
+}
+
+#[test]
+fn two_halves_at_once() {
+    let edges = [0, 0x0001_ffff, 0x7fff_8000, 0x8000_7fff, 0xffff_ffff, 0x1234_fedc, 0x0000_0001];
+    for (name, signed) in [("u16x2", false), ("s16x2", true)] {
+        let ty = Int { name, bits: 16, signed };
+        let halves = |a: u64, b: u64, f: &dyn Fn(i128, i128) -> i128| {
+            let part = |by: u32| ty.wrap(f(ty.value(a >> by), ty.value(b >> by)));
+            part(0) | part(16) << 16
+        };
+        type Op = fn(i128, i128) -> i128;
+        let mut cases: Vec<(&str, Op)> =
+            vec![("add", |a, b| a + b), ("min", |a, b| a.min(b)), ("max", |a, b| a.max(b))];
+        if signed {
+            cases.push(("min.relu", |a, b| a.min(b).max(0)));
+            cases.push(("max.relu", |a, b| a.max(b).max(0)));
+        }
+        for (op, f) in cases {
+            check(&format!("{op}.{name} %r0, %a0, %a1"), &pairs(&edges), |[a, b, _]| halves(a, b, &f));
+        }
+    }
+}
+
+#[test]
+fn dot_products() {
+    let edges = [0, 0x0102_0304, 0xffff_ffff, 0x807f_7f80, 0x8000_7fff, 0x1234_5678];
+    let part =
+        |x: u64, i: u32, bits: u32, signed: bool| Int { name: "", bits, signed }.value(x >> (i * bits));
+    for (first, x) in [("u32", false), ("s32", true)] {
+        for (second, y) in [("u32", false), ("s32", true)] {
+            check(&format!("dp4a.{first}.{second} %r0, %a0, %a1, %a2"), &triples(&edges), |[a, b, c]| {
+                let sum: i128 = (0..4).map(|i| part(a, i, 8, x) * part(b, i, 8, y)).sum();
+                (sum as u32).wrapping_add(c as u32).into()
+            });
+            for (half, from) in [("lo", 0), ("hi", 2)] {
+                check(
+                    &format!("dp2a.{half}.{first}.{second} %r0, %a0, %a1, %a2"),
+                    &triples(&edges),
+                    |[a, b, c]| {
+                        let sum: i128 = (0..2).map(|i| part(a, i, 16, x) * part(b, from + i, 8, y)).sum();
+                        (sum as u32).wrapping_add(c as u32).into()
+                    },
+                );
+            }
+        }
+    }
+    // 1·4 + 2·3 + 3·2 + 4·1 + 5.
+    assert_eq!(results("dp4a.u32.u32 %r0, %a0, %a1, %a2", &[[0x0102_0304, 0x0403_0201, 5]]), [25]);
 }

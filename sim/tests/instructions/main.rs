@@ -2,16 +2,22 @@
 
 mod atomics;
 mod barriers;
+mod bits;
 mod bulk;
 mod control;
+mod conversions;
 mod faults;
 mod floats;
+mod halves;
 mod integers;
+mod listing;
 mod matrix;
 mod mbarrier;
 mod memory;
 mod moves;
+mod predicates;
 mod rig;
+mod table;
 mod tensor_copies;
 mod warp;
 mod wgmma;
@@ -34,7 +40,7 @@ fn run(
 .visible .entry k(.param .u64 in_ptr, .param .u64 out_ptr)
 {{
     .reg .pred %p<8>; .reg .b16 %h<8>; .reg .b32 %r<40>; .reg .b32 %a<4>; .reg .b64 %rd<8>; .reg .b64 %w<4>;
-    .reg .b64 %in, %out; .reg .b32 %t;
+    .reg .b64 %in, %out; .reg .b32 %t; .reg .b16 %b<4>;
     .shared .align 1024 .b8 smem[4096];
     ld.param.u64 %in, [in_ptr];
     ld.param.u64 %out, [out_ptr];
@@ -43,6 +49,7 @@ fn run(
     mad.wide.u32 %out, %t, 8, %out;
     ld.global.u64 %w0, [%in]; ld.global.u64 %w1, [%in+8]; ld.global.u64 %w2, [%in+16];
     cvt.u32.u64 %a0, %w0; cvt.u32.u64 %a1, %w1; cvt.u32.u64 %a2, %w2;
+    cvt.u16.u64 %b0, %w0; cvt.u16.u64 %b1, %w1; cvt.u16.u64 %b2, %w2;
     {body}
     ret;
 }}"#
@@ -69,23 +76,6 @@ fn run(
     let mut out = vec![0; 8 * threads as usize];
     machine.read(to, &mut out).unwrap();
     Ok((out.chunks_exact(8).map(|c| u64::from_le_bytes(c.try_into().unwrap())).collect(), report))
-}
-
-fn one(body: &str, input: [u64; 3]) -> u64 {
-    run(body, &[input], 32, Schedule::default()).unwrap().0[0]
-}
-
-fn f(x: f32) -> u64 {
-    u64::from(x.to_bits())
-}
-
-/// `op %r0, …` on 32-bit operands.
-fn narrow(op: &str, input: [u64; 3]) -> u64 {
-    one(&format!("{op}; st.global.u32 [%out], %r0;"), input)
-}
-
-fn wide(op: &str, input: [u64; 3]) -> u64 {
-    one(&format!("{op}; st.global.u64 [%out], %rd0;"), input)
 }
 
 fn fault(body: &str, threads: u32) -> Fault {

@@ -248,6 +248,9 @@ fn permutation(s: &Spelling<'_>) -> Option<(F3, Rule)> {
             (|a, b, c| map3(a, b, c, |a, b, c| rows::prmt(a, b, $table[(c & 3) as usize])), Rule::Spread)
         };
     }
+    if s.at(0) != "b32" {
+        return None;
+    }
     if s.modifiers.len() == 1 {
         return Some((|a, b, c| map3(a, b, c, rows::prmt), Rule::Prmt));
     }
