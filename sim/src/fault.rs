@@ -60,6 +60,8 @@ pub enum FaultKind {
     },
     /// Misuse of a barrier.
     Barrier(String),
+    /// Misuse of a cluster: a rank that does not exist, shared memory of a block that has exited.
+    Cluster(String),
     /// An illegal descriptor or tensor map.
     Descriptor(String),
     /// Nothing can run and nothing is pending: who waits for what.
@@ -108,7 +110,7 @@ impl fmt::Display for FaultKind {
             Self::Divergence { present, wanted } => {
                 write!(f, "lanes {present:#010x} arrived, {wanted:#010x} must arrive together")
             }
-            Self::Barrier(what) | Self::Descriptor(what) => f.write_str(what),
+            Self::Barrier(what) | Self::Cluster(what) | Self::Descriptor(what) => f.write_str(what),
             Self::Deadlock(who) => write!(f, "deadlock: {who}"),
             Self::StepLimit { limit, spinning } => {
                 write!(f, "stuck: {limit} warp instructions and no end; {spinning}")

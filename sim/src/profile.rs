@@ -15,6 +15,8 @@ pub struct CardProfile {
     pub compute_capability: (u32, u32),
     /// Device memory in bytes.
     pub memory_bytes: u64,
+    /// Whether clusters of 9 to 16 blocks may be launched, as a kernel's attribute allows on the card.
+    pub non_portable_clusters: bool,
 }
 
 const HOPPER: CardProfile = CardProfile {
@@ -24,6 +26,7 @@ const HOPPER: CardProfile = CardProfile {
     shared_per_sm: 233_472,
     compute_capability: (9, 0),
     memory_bytes: 80 << 30,
+    non_portable_clusters: false,
 };
 
 impl CardProfile {

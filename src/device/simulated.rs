@@ -57,6 +57,7 @@ impl Executor {
             shared_per_sm: card.shared_per_sm,
             compute_capability: card.compute_capability,
             memory_bytes: card.memory_bytes,
+            non_portable_clusters: false,
         };
         Arc::new(Self {
             machine: Mutex::new(sim::Machine::new(profile)),

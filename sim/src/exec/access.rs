@@ -33,18 +33,21 @@ impl Grid<'_> {
         let (space, address) = match space {
             Space::Generic if address >= PARAM_WINDOW => (Space::Param, address - PARAM_WINDOW),
             Space::Generic if address >= LOCAL_WINDOW => (Space::Local, address - LOCAL_WINDOW),
-            Space::Generic if address >= SHARED_WINDOW => (Space::Shared, address - SHARED_WINDOW),
+            Space::Generic if address >= SHARED_WINDOW => (Space::Cluster, address - SHARED_WINDOW),
             Space::Generic => (Space::Global, address),
             space => (space, address),
         };
         let size = self.program.local_bytes as usize;
         let small = usize::try_from(address.min(WINDOW_BYTES)).unwrap_or(usize::MAX);
         let place = match space {
-            Space::Shared => {
-                let slot = self.slot(w);
-                let at = self.blocks[slot].shared.locate(small as u32, bytes);
-                at.filter(|_| address < WINDOW_BYTES).map(|at| Place::Shared(slot, at))
+            Space::Shared | Space::Cluster if address < WINDOW_BYTES => {
+                let fault = |kind| Trouble { kind, lane: Some(lane as u32) };
+                let owner = self.owner(w, address, space == Space::Cluster).map_err(fault)?;
+                owner.and_then(|(slot, local)| {
+                    self.blocks[slot].shared.locate(local, bytes).map(|at| Place::Shared(slot, at))
+                })
             }
+            Space::Shared | Space::Cluster => None,
             Space::Local => (small + bytes as usize <= size).then(|| Place::Local(lane * size + small)),
             Space::Param => (small + bytes as usize <= self.params.len()).then_some(Place::Param(small)),
             _ => self.global.locate(address, u64::from(bytes)).map(|(slot, at)| Place::Global(slot, at)),
@@ -110,7 +113,7 @@ impl Grid<'_> {
     /// Counts sectors of a global access, or wavefronts of a shared one.
     fn count_access(&mut self, space: Space, addresses: &Row64, mask: u32, bytes: u32, store: bool) {
         let shared = match space {
-            Space::Shared => true,
+            Space::Shared | Space::Cluster => true,
             Space::Global => false,
             Space::Generic => {
                 let first = addresses[mask.trailing_zeros() as usize & 31];
@@ -378,7 +381,7 @@ impl Grid<'_> {
 pub(super) fn in_space(address: u64, space: Space) -> bool {
     let window = |from: u64| (from..from + WINDOW_BYTES).contains(&address);
     match space {
-        Space::Shared => window(SHARED_WINDOW),
+        Space::Shared | Space::Cluster => window(SHARED_WINDOW),
         Space::Local => window(LOCAL_WINDOW),
         Space::Param => window(PARAM_WINDOW),
         Space::Global | Space::Generic => address < SHARED_WINDOW,

@@ -1,11 +1,11 @@
 //! Bulk copies: issued by a lane, completed when the schedule says.
 
+use super::sent::Sent;
 use super::step::Flow;
 use super::warp::Split;
 use super::{Grid, Step, Trouble};
 use crate::fault::FaultKind;
 use crate::lower::program::{Address, Kind, Op, S32, Space};
-use crate::memory::SHARED_WINDOW;
 use crate::schedule::Policy;
 use crate::tensor_map::TensorMap;
 use crate::tma::{self, Segment};
@@ -13,10 +13,35 @@ use crate::tma::{self, Segment};
 /// A load whose bytes have not arrived.
 #[derive(Debug)]
 pub(super) struct PendingLoad {
-    segments: Vec<Segment>,
-    fill: [u8; 8],
-    barrier: u32,
-    bytes: u32,
+    pub(super) source: Source,
+    /// Slots of the blocks that get the bytes, each in its own shared memory.
+    pub(super) targets: Vec<usize>,
+    /// Address of the mbarrier in each of them, and the bytes that it counts.
+    pub(super) barrier: u32,
+    pub(super) bytes: u32,
+}
+
+/// The way of a load into shared memory.
+pub(super) struct Route {
+    /// Slots of the blocks that get it.
+    pub(super) targets: Vec<usize>,
+    /// Address of the first byte and of the mbarrier, in each of them.
+    pub(super) to: u32,
+    pub(super) barrier: u32,
+}
+
+/// Where a load's bytes come from, and where they go in a block's shared memory.
+#[derive(Debug)]
+pub(super) enum Source {
+    Global { segments: Vec<Segment>, fill: [u8; 8] },
+    Sent(Sent),
+}
+
+impl PendingLoad {
+    /// Whether it reads or writes a block's shared memory.
+    pub(super) fn uses(&self, slot: usize) -> bool {
+        self.targets.contains(&slot) || matches!(&self.source, Source::Sent(sent) if sent.reads(slot))
+    }
 }
 
 /// A store that has not reached global memory.
@@ -34,31 +59,27 @@ pub(super) struct PendingStore {
 impl Grid<'_> {
     pub(super) fn asynchronous(&mut self, w: usize, split: &mut Split, op: &Op, mask: u32) -> Step<Flow> {
         match &op.kind {
-            Kind::TensorLoad { to, map, coordinates, barrier } => {
+            Kind::TensorLoad { to, map, coordinates, barrier, multicast } => {
                 for lane in (0..32).filter(|&i| mask >> i & 1 == 1) {
-                    let one = 1 << lane;
                     let (map, at) = self.tensor_operands(w, lane, map, coordinates)?;
-                    let to = self.shared_address(w, to, lane)?;
-                    let barrier = self.barrier_lanes(w, barrier, one)?[0].1;
-                    let segments = tma::segments(&map, &at, to, false).map_err(|e| illegal(e, lane))?;
-                    let bytes = tma::box_bytes(&map);
-                    let load = PendingLoad { segments, fill: map.fill_pattern(), barrier, bytes };
-                    self.issue_load(self.slot(w), load, lane)?;
+                    let route = self.route(w, lane, to, barrier, *multicast)?;
+                    let segments = tma::segments(&map, &at, route.to, false).map_err(|e| illegal(e, lane))?;
+                    let source = Source::Global { segments, fill: map.fill_pattern() };
+                    self.issue_load(w, lane, source, route, tma::box_bytes(&map))?;
                 }
             }
-            Kind::BulkLoad { to, from, bytes, barrier } => {
+            Kind::BulkLoad { to, from, bytes, barrier, multicast } => {
                 let sizes = self.sure32(w, *bytes, mask, "a bulk copy's size")?;
                 let sources = self.addresses(w, from, mask)?;
                 for lane in (0..32).filter(|&i| mask >> i & 1 == 1) {
                     let (global, bytes) = (sources[lane as usize], sizes[lane as usize]);
-                    let shared = self.shared_address(w, to, lane)?;
-                    check_bulk(global, shared, bytes, lane)?;
-                    let barrier = self.barrier_lanes(w, barrier, 1 << lane)?[0].1;
-                    let segments = vec![Segment { global: Some(global), shared, bytes }];
-                    let load = PendingLoad { segments, fill: [0; 8], barrier, bytes };
-                    self.issue_load(self.slot(w), load, lane)?;
+                    let route = self.route(w, lane, to, barrier, *multicast)?;
+                    check_bulk([global, u64::from(route.to), u64::from(bytes)], lane)?;
+                    let segments = vec![Segment { global: Some(global), shared: route.to, bytes }];
+                    self.issue_load(w, lane, Source::Global { segments, fill: [0; 8] }, route, bytes)?;
                 }
             }
+            Kind::BulkSend { .. } | Kind::Send { .. } => self.send(w, &op.kind, mask)?,
             Kind::TensorStore { map, coordinates, from } => {
                 for lane in (0..32).filter(|&i| mask >> i & 1 == 1) {
                     let (map, at) = self.tensor_operands(w, lane, map, coordinates)?;
@@ -73,7 +94,7 @@ impl Grid<'_> {
                 for lane in (0..32).filter(|&i| mask >> i & 1 == 1) {
                     let (global, bytes) = (targets[lane as usize], sizes[lane as usize]);
                     let shared = self.shared_address(w, from, lane)?;
-                    check_bulk(global, shared, bytes, lane)?;
+                    check_bulk([global, u64::from(shared), u64::from(bytes)], lane)?;
                     self.issue_store(w, lane, vec![Segment { global: Some(global), shared, bytes }])?;
                 }
             }
@@ -94,13 +115,41 @@ impl Grid<'_> {
         Ok(Flow::Next)
     }
 
-    fn shared_address(&self, w: usize, at: &Address, lane: u32) -> Step<u32> {
+    /// An address in the block's own shared memory.
+    pub(super) fn shared_address(&self, w: usize, at: &Address, lane: u32) -> Step<u32> {
         let address = self.addresses(w, at, 1 << lane)?[lane as usize];
-        let address = if address >= SHARED_WINDOW { address - SHARED_WINDOW } else { address };
-        u32::try_from(address).map_err(|_| Trouble {
-            kind: FaultKind::OutOfBounds { space: "shared", address, bytes: 16 },
-            lane: Some(lane),
-        })
+        Ok(self.shared_place(w, lane, address, 1, false)?.1)
+    }
+
+    /// Who gets a load, where, and which barrier it counts on.
+    pub(super) fn route(
+        &self,
+        w: usize,
+        lane: u32,
+        to: &Address,
+        barrier: &Address,
+        multicast: Option<S32>,
+    ) -> Step<Route> {
+        let fault = |kind| Trouble { kind, lane: Some(lane) };
+        let address = self.addresses(w, to, 1 << lane)?[lane as usize];
+        let (slot, to) = self.shared_place(w, lane, address, 1, true)?;
+        let (_, owner, barrier) = self.barrier_lanes(w, barrier, 1 << lane, true)?[0];
+        if owner != slot {
+            let what = "a copy goes to one block and counts on another block's mbarrier".into();
+            return Err(fault(FaultKind::Cluster(what)));
+        }
+        let targets = match multicast {
+            None => vec![slot],
+            Some(mask) => {
+                let mask = self.sure32(w, mask, 1 << lane, "a multicast mask")?[lane as usize] & 0xffff;
+                if mask == 0 {
+                    return Err(fault(FaultKind::Cluster("a multicast to no block at all".into())));
+                }
+                let ranks = (0..16).filter(|rank| mask >> rank & 1 == 1);
+                ranks.map(|rank| self.live_peer(self.slot(w), rank).map_err(fault)).collect::<Step<_>>()?
+            }
+        };
+        Ok(Route { targets, to, barrier })
     }
 
     fn tensor_operands(&self, w: usize, lane: u32, map: &Address, at: &[S32]) -> Step<(TensorMap, Vec<i32>)> {
@@ -135,60 +184,98 @@ impl Grid<'_> {
         Ok(())
     }
 
-    fn issue_load(&mut self, slot: usize, load: PendingLoad, lane: u32) -> Step<()> {
-        self.check_global(&load.segments, "global (bulk load)", lane)?;
-        let shared = &mut self.blocks[slot].shared;
-        for segment in &load.segments {
-            let Some(at) = shared.locate(segment.shared, segment.bytes) else {
-                let (address, bytes) = (u64::from(segment.shared), segment.bytes);
-                let kind = FaultKind::OutOfBounds { space: "shared", address, bytes };
-                return Err(Trouble { kind, lane: Some(lane) });
-            };
-            // Poison until the bytes arrive.
-            let len = segment.bytes as usize;
-            shared.data[at..at + len].fill(0xff);
-            shared.defined.put(at, len, false);
+    pub(super) fn issue_load(
+        &mut self,
+        w: usize,
+        lane: u32,
+        source: Source,
+        route: Route,
+        bytes: u32,
+    ) -> Step<()> {
+        if let Source::Global { segments, .. } = &source {
+            self.check_global(segments, "global (bulk load)", lane)?;
         }
-        self.profile_bulk(&load.segments, false);
+        let Route { targets, barrier, .. } = route;
+        for &target in &targets {
+            let shared = &mut self.blocks[target].shared;
+            let mut reach = |address: u32, len: u32, poison: bool| {
+                let Some(at) = shared.locate(address, len) else {
+                    let kind =
+                        FaultKind::OutOfBounds { space: "shared", address: address.into(), bytes: len };
+                    return Err(Trouble { kind, lane: Some(lane) });
+                };
+                if poison {
+                    // Until the bytes arrive.
+                    shared.data[at..at + len as usize].fill(0xff);
+                    shared.defined.put(at, len as usize, false);
+                }
+                Ok(())
+            };
+            match &source {
+                Source::Global { segments, .. } => {
+                    segments.iter().try_for_each(|s| reach(s.shared, s.bytes, true))?;
+                }
+                Source::Sent(sent) => {
+                    let (at, len, poison) = sent.destination();
+                    reach(at, len, poison)?;
+                }
+            }
+        }
+        if let Source::Global { segments, .. } = &source {
+            self.profile_bulk(segments, false);
+        }
+        let (slot, load) = (self.slot(w), PendingLoad { source, targets, barrier, bytes });
         if self.schedule.tma == Policy::Eager {
-            return self.finish_load(slot, load);
+            return self.finish_load(load);
         }
         self.blocks[slot].loads.push_back(load);
         Ok(())
     }
 
-    fn finish_load(&mut self, slot: usize, load: PendingLoad) -> Step<()> {
+    fn finish_load(&mut self, load: PendingLoad) -> Step<()> {
+        for &target in &load.targets {
+            match &load.source {
+                Source::Global { segments, fill } => self.fill(target, segments, *fill),
+                Source::Sent(sent) => self.deliver(target, sent)?,
+            }
+            self.complete_bytes(target, load.barrier, load.bytes)?;
+        }
+        if let Source::Global { segments, .. } = &load.source {
+            // One read of global memory, however many blocks get it.
+            let read = segments.iter().filter(|s| s.global.is_some());
+            self.counters.bulk_load_bytes += read.map(|s| u64::from(s.bytes)).sum::<u64>();
+        }
+        Ok(())
+    }
+
+    /// Brings the bytes of global memory into a block's shared memory.
+    fn fill(&mut self, slot: usize, segments: &[Segment], fill: [u8; 8]) {
         let shared = &mut self.blocks[slot].shared;
-        for segment in &load.segments {
+        for segment in segments {
             let at = shared.locate(segment.shared, segment.bytes).expect("checked at issue");
             let len = segment.bytes as usize;
-            match segment.global {
-                None => {
-                    for (i, byte) in shared.data[at..at + len].iter_mut().enumerate() {
-                        *byte = load.fill[i % 8];
-                    }
-                    shared.defined.put(at, len, true);
+            let Some(address) = segment.global else {
+                for (i, byte) in shared.data[at..at + len].iter_mut().enumerate() {
+                    *byte = fill[i % 8];
                 }
-                Some(address) => {
-                    let (slot, from) = self.global.locate(address, len as u64).expect("checked at issue");
-                    let allocation = self.global.slot(slot);
-                    shared.data[at..at + len].copy_from_slice(&allocation.data[from..from + len]);
-                    self.counters.bulk_load_bytes += len as u64;
-                    for part in (0..len).step_by(16) {
-                        let count = 16.min(len - part);
-                        let defined = allocation.defined(from + part, count);
-                        if defined == (1 << count) - 1 || !self.schedule.checks {
-                            shared.defined.put(at + part, count, true);
-                        } else {
-                            for i in 0..count {
-                                shared.defined.put(at + part + i, 1, defined >> i & 1 == 1);
-                            }
-                        }
+                shared.defined.put(at, len, true);
+                continue;
+            };
+            let (slot, from) = self.global.locate(address, len as u64).expect("checked at issue");
+            let allocation = self.global.slot(slot);
+            shared.data[at..at + len].copy_from_slice(&allocation.data[from..from + len]);
+            for part in (0..len).step_by(16) {
+                let count = 16.min(len - part);
+                let defined = allocation.defined(from + part, count);
+                if defined == (1 << count) - 1 || !self.schedule.checks {
+                    shared.defined.put(at + part, count, true);
+                } else {
+                    for i in 0..count {
+                        shared.defined.put(at + part + i, 1, defined >> i & 1 == 1);
                     }
                 }
             }
         }
-        self.complete_bytes(slot, load.barrier, load.bytes)
     }
 
     fn issue_store(&mut self, w: usize, lane: u32, segments: Vec<Segment>) -> Step<()> {
@@ -261,7 +348,7 @@ impl Grid<'_> {
     /// Completes the oldest pending operation of a block, if there is one.
     pub(super) fn complete_first(&mut self, slot: usize) -> Step<bool> {
         if let Some(load) = self.blocks[slot].loads.pop_front() {
-            self.finish_load(slot, load)?;
+            self.finish_load(load)?;
             return Ok(true);
         }
         if !self.blocks[slot].stores.is_empty() {
@@ -283,7 +370,7 @@ impl Grid<'_> {
             if !block.loads.is_empty() && self.random.below(4) == 0 {
                 let pick = self.random.below(block.loads.len());
                 let load = block.loads.remove(pick).expect("below the length");
-                self.finish_load(slot, load)?;
+                self.finish_load(load)?;
             }
             if !self.blocks[slot].stores.is_empty() && self.random.below(8) == 0 {
                 if self.random.below(2) == 0 {
@@ -308,11 +395,12 @@ fn illegal(what: String, lane: u32) -> Trouble {
     Trouble { kind: FaultKind::Descriptor(what), lane: Some(lane) }
 }
 
-fn check_bulk(global: u64, shared: u32, bytes: u32, lane: u32) -> Step<()> {
-    for address in [global, u64::from(shared), u64::from(bytes)] {
-        if address % 16 != 0 {
-            return Err(Trouble { kind: FaultKind::Misaligned { address, align: 16 }, lane: Some(lane) });
+/// Addresses and size of a bulk copy.
+pub(super) fn check_bulk(numbers: [u64; 3], lane: u32) -> Step<()> {
+    match numbers.into_iter().find(|n| n % 16 != 0) {
+        Some(address) => {
+            Err(Trouble { kind: FaultKind::Misaligned { address, align: 16 }, lane: Some(lane) })
         }
+        None => Ok(()),
     }
-    Ok(())
 }

@@ -1,4 +1,4 @@
-//! Named barriers, the cluster barrier and mbarriers.
+//! Named barriers and mbarriers.
 
 use super::step::Flow;
 use super::warp::{Split, Wait, Warp};
@@ -6,7 +6,6 @@ use super::{Grid, Step, Trouble};
 use crate::fault::FaultKind;
 use crate::lower::program::{Address, Arrive, Kind, Op, Program, S32, Vote};
 use crate::mbarrier::{Mbarrier, MbarrierError};
-use crate::memory::SHARED_WINDOW;
 use crate::row::Row;
 use crate::schedule::Policy;
 
@@ -53,39 +52,33 @@ impl Grid<'_> {
                 let value = self.decision(w, *p, mask, "a barrier's predicate")?;
                 self.named_barrier(w, mask, *id, *threads, true, true, Some(value))
             }
-            Kind::ClusterArrive => {
-                self.together(w, mask)?;
-                let slot = self.slot(w);
-                self.blocks[slot].cluster.arrived += 32;
+            Kind::ClusterArrive { aligned } => {
+                self.cluster_arrive(w, mask, *aligned)?;
                 Ok(Flow::Next)
             }
-            Kind::ClusterWait => {
-                self.together(w, mask)?;
-                Ok(self.cluster_wait(self.slot(w)))
-            }
+            Kind::ClusterWait { aligned } => self.cluster_wait(w, mask, *aligned),
             Kind::MbarrierWait { at, p, parity, blocking } => {
                 let (at, p, parity, blocking) = (*at, *p, *parity, *blocking);
                 self.wait_parity(w, split, mask, &at, p, parity, blocking)
             }
             Kind::MbarrierWaitState { at, p, state, blocking } => {
-                let (slot, lanes) = (self.slot(w), self.barrier_lanes(w, at, mask)?);
+                let (slot, lanes) = (self.slot(w), self.own_barriers(w, at, mask)?);
                 let state = self.sure64(w, *state, mask, "an mbarrier state")?;
                 let mut done = 0;
-                for &(lane, address) in &lanes {
+                for &(lane, _, address) in &lanes {
                     let over = self.mbarrier(slot, address).test_state(state[lane as usize]);
                     done |= u32::from(over.map_err(|e| misuse(e, lane))?) << lane;
                 }
-                let one = lanes.iter().all(|&(_, address)| address == lanes[0].1);
+                let one = lanes.iter().all(|&(.., address)| address == lanes[0].2);
                 if done == 0 && *blocking && one {
-                    return Ok(Flow::Wait(Wait::Mbarrier(lanes[0].1)));
+                    return Ok(Flow::Wait(Wait::Mbarrier(lanes[0].2)));
                 }
                 self.warps[w].predicates[*p as usize].put(done, u32::MAX, mask);
                 Ok(if done == mask { Flow::Next } else { Flow::Yield })
             }
             Kind::MbarrierInit { at, count } => {
                 let count = self.sure32(w, *count, mask, "an mbarrier's count")?;
-                for (lane, address) in self.barrier_lanes(w, at, mask)? {
-                    let slot = self.slot(w);
+                for (lane, slot, address) in self.barrier_lanes(w, at, mask, false)? {
                     let shared = &mut self.blocks[slot].shared;
                     let at = shared.locate(address, 8).expect("located with its lane");
                     shared.defined.put(at, 8, true);
@@ -94,35 +87,38 @@ impl Grid<'_> {
                 Ok(Flow::Next)
             }
             Kind::MbarrierInvalidate { at } => {
-                for (lane, address) in self.barrier_lanes(w, at, mask)? {
-                    self.mbarrier(self.slot(w), address).inval().map_err(|e| misuse(e, lane))?;
+                for (lane, slot, address) in self.barrier_lanes(w, at, mask, false)? {
+                    self.mbarrier(slot, address).inval().map_err(|e| misuse(e, lane))?;
                 }
                 Ok(Flow::Next)
             }
-            Kind::MbarrierExpect { at, bytes } => {
+            Kind::MbarrierExpect { at, bytes, peers } => {
                 let bytes = self.sure32(w, *bytes, mask, "an mbarrier's byte count")?;
-                for (lane, address) in self.barrier_lanes(w, at, mask)? {
-                    let barrier = self.mbarrier(self.slot(w), address);
+                for (lane, slot, address) in self.barrier_lanes(w, at, mask, *peers)? {
+                    let barrier = self.mbarrier(slot, address);
                     barrier.expect_tx(bytes[lane as usize]).map_err(|e| misuse(e, lane))?;
                 }
                 Ok(Flow::Next)
             }
-            Kind::MbarrierComplete { at, bytes } => {
+            Kind::MbarrierComplete { at, bytes, peers } => {
                 let bytes = self.sure32(w, *bytes, mask, "an mbarrier's byte count")?;
-                for (lane, address) in self.barrier_lanes(w, at, mask)? {
-                    self.complete_bytes(self.slot(w), address, bytes[lane as usize])
-                        .map_err(|t| Trouble { lane: Some(lane), ..t })?;
+                for (lane, slot, address) in self.barrier_lanes(w, at, mask, *peers)? {
+                    let blame = |t: Trouble| Trouble { lane: Some(lane), ..t };
+                    self.complete_bytes(slot, address, bytes[lane as usize]).map_err(blame)?;
                 }
                 Ok(Flow::Next)
             }
-            Kind::MbarrierArrive { at, state, how, drop, goes_on } => {
+            Kind::MbarrierArrive { at, state, how, drop, goes_on, peers } => {
                 let amount = match how {
                     Arrive::Plain { count } => self.sure32(w, *count, mask, "an mbarrier's arrival count")?,
                     Arrive::ExpectTx { bytes } => self.sure32(w, *bytes, mask, "an mbarrier's byte count")?,
                 };
                 let mut tokens = [0; 32];
-                for (lane, address) in self.barrier_lanes(w, at, mask)? {
-                    let slot = self.slot(w);
+                for (lane, slot, address) in self.barrier_lanes(w, at, mask, *peers)? {
+                    if state.is_some() && slot != self.slot(w) {
+                        let what = "an arrival at another block's mbarrier has no state to give".into();
+                        return Err(Trouble { kind: FaultKind::Cluster(what), lane: Some(lane) });
+                    }
                     let barrier = self.mbarrier(slot, address);
                     let before = barrier.phase();
                     let amount = amount[lane as usize];
@@ -174,24 +170,38 @@ impl Grid<'_> {
         }
     }
 
-    /// Shared addresses of the barriers that the active lanes name.
-    pub(super) fn barrier_lanes(&self, w: usize, at: &Address, mask: u32) -> Step<Vec<(u32, u32)>> {
+    /// The barriers that the active lanes name: lane, slot of the block, shared address without the rank.
+    pub(super) fn barrier_lanes(
+        &self,
+        w: usize,
+        at: &Address,
+        mask: u32,
+        peers: bool,
+    ) -> Step<Vec<(u32, usize, u32)>> {
         let addresses = self.addresses(w, at, mask)?;
-        let shared = &self.blocks[self.slot(w)].shared;
         let mut out = Vec::new();
         for lane in (0..32).filter(|&i| mask >> i & 1 == 1) {
-            let address = addresses[lane];
-            let address = if address >= SHARED_WINDOW { address - SHARED_WINDOW } else { address };
-            let fault = |kind| Trouble { kind, lane: Some(lane as u32) };
+            let (address, lane) = (addresses[lane], lane as u32);
             if address % 8 != 0 {
-                return Err(fault(FaultKind::Misaligned { address, align: 8 }));
+                let kind = FaultKind::Misaligned { address, align: 8 };
+                return Err(Trouble { kind, lane: Some(lane) });
             }
-            match u32::try_from(address).ok().filter(|&a| shared.locate(a, 8).is_some()) {
-                Some(address) => out.push((lane as u32, address)),
-                None => return Err(fault(FaultKind::OutOfBounds { space: "shared", address, bytes: 8 })),
-            }
+            let (slot, address) = self.shared_place(w, lane, address, 8, peers)?;
+            out.push((lane, slot, address));
         }
         Ok(out)
+    }
+
+    /// The barriers that the active lanes want to wait for.
+    fn own_barriers(&self, w: usize, at: &Address, mask: u32) -> Step<Vec<(u32, usize, u32)>> {
+        let lanes = self.barrier_lanes(w, at, mask, true)?;
+        match lanes.iter().find(|(_, slot, _)| *slot != self.slot(w)) {
+            Some(&(lane, ..)) => {
+                let what = "waits for another block's mbarrier; only the owner may".into();
+                Err(Trouble { kind: FaultKind::Cluster(what), lane: Some(lane) })
+            }
+            None => Ok(lanes),
+        }
     }
 
     /// Lanes that ask about different phases: each has its own answer, and nobody is put to sleep.
@@ -200,14 +210,13 @@ impl Grid<'_> {
         w: usize,
         pc: u32,
         mask: u32,
-        lanes: &[(u32, u32)],
+        lanes: &[(u32, usize, u32)],
         parities: &Row,
         p: u32,
     ) -> Step<Flow> {
         let mut done = 0;
-        for &(lane, address) in lanes {
+        for &(lane, slot, address) in lanes {
             let key = (32 * w + lane as usize, address, pc | 1 << 31);
-            let slot = self.slot(w);
             let mut seen = self.blocks[slot].parity_seen.get(&key).copied().flatten();
             let over = self.mbarrier(slot, address).test_parity(parities[lane as usize], &mut seen);
             done |= u32::from(over.map_err(|e| misuse(e, lane))?) << lane;
@@ -231,10 +240,10 @@ impl Grid<'_> {
         parity: S32,
         blocking: bool,
     ) -> Step<Flow> {
-        let lanes = self.barrier_lanes(w, at, mask)?;
+        let lanes = self.own_barriers(w, at, mask)?;
         let parities = self.sure32(w, parity, mask, "an mbarrier's parity")?;
-        let (address, parity) = (lanes[0].1, parities[lanes[0].0 as usize]);
-        if lanes.iter().any(|&(lane, at)| (at, parities[lane as usize]) != (address, parity)) {
+        let (address, parity) = (lanes[0].2, parities[lanes[0].0 as usize]);
+        if lanes.iter().any(|&(lane, _, at)| (at, parities[lane as usize]) != (address, parity)) {
             return self.wait_apart(w, split.pc, mask, &lanes, &parities, p);
         }
         let random = self.schedule.tma == Policy::Random;
@@ -358,27 +367,6 @@ impl Grid<'_> {
         };
         self.warps[w].predicates[*d as usize].put(if flag { u32::MAX } else { 0 }, u32::MAX, mask);
         Ok(())
-    }
-
-    fn cluster_wait(&mut self, slot: usize) -> Flow {
-        let wanted = 32 * self.warps_of(slot).iter().filter(|w| w.live != 0).count() as u32;
-        if self.blocks[slot].cluster.arrived < wanted {
-            return Flow::Wait(Wait::ClusterBarrier);
-        }
-        self.blocks[slot].cluster.count += 32;
-        if self.blocks[slot].cluster.count == 32 {
-            for warp in self.warps_of_mut(slot) {
-                for split in &mut warp.splits {
-                    if split.wait == Wait::ClusterBarrier {
-                        split.wait = Wait::Nothing;
-                    }
-                }
-            }
-        }
-        if self.blocks[slot].cluster.count >= wanted {
-            self.blocks[slot].cluster = Named::default();
-        }
-        Flow::Next
     }
 
     /// A warp has exited: barriers that count every warp may open.

@@ -8,6 +8,7 @@ mod asynchronous;
 mod atomics;
 mod barriers;
 mod check;
+mod cluster;
 mod convert;
 mod operands;
 mod profiling;
@@ -15,6 +16,7 @@ mod registers;
 mod report;
 mod residents;
 mod select;
+mod sent;
 mod step;
 mod turns;
 mod warp;
@@ -31,6 +33,7 @@ use crate::profiler::{Profile, Recorder};
 use crate::schedule::{Random, Schedule};
 use asynchronous::{PendingLoad, PendingStore};
 use barriers::Named;
+use cluster::Cluster;
 use residents::Residents;
 use std::collections::{BTreeSet, HashMap, VecDeque};
 use turns::Turns;
@@ -64,6 +67,8 @@ pub(crate) struct Grid<'a> {
     threads: [u32; 3],
     /// Blocks of a cluster in x, y, z.
     cluster: [u32; 3],
+    /// The launch or the kernel asked for clusters.
+    explicit_cluster: bool,
     dynamic_shared: u32,
     /// The card's memory while this launch runs.
     global: Global,
@@ -73,6 +78,7 @@ pub(crate) struct Grid<'a> {
     warps: Vec<Warp>,
     /// By slot. The blocks of a cluster have neighbouring slots.
     blocks: Vec<Block>,
+    clusters: Vec<Cluster>,
     residents: Residents,
     turns: Turns,
     random: Random,
@@ -89,11 +95,12 @@ pub(crate) struct Block {
     /// Number in the grid, x first.
     linear: u64,
     index: [u32; 3],
+    /// Number in the cluster, x first.
+    rank: u32,
     /// Some warp has not exited.
     live: bool,
     shared: Shared,
     named: [Named; 16],
-    cluster: Named,
     mbarriers: HashMap<u32, crate::mbarrier::Mbarrier>,
     loads: VecDeque<PendingLoad>,
     stores: Vec<PendingStore>,
@@ -125,7 +132,7 @@ impl<'a> Grid<'a> {
         variables: &'a [u64],
         launch: &Launch<'_>,
     ) -> Result<Self, Box<Fault>> {
-        let params = check::launch(profile, program, launch).map_err(|what| {
+        let (params, cluster) = check::launch(profile, program, launch).map_err(|what| {
             Box::new(Fault {
                 kernel: program.name.clone(),
                 instruction: String::new(),
@@ -145,13 +152,15 @@ impl<'a> Grid<'a> {
             params,
             size: launch.grid,
             threads: launch.block,
-            cluster: launch.cluster,
+            cluster,
+            explicit_cluster: launch.cluster != [1; 3] || program.required_cluster.is_some(),
             dynamic_shared: launch.shared_bytes,
             global: Global::default(),
             per_block: launch.block.iter().product::<u32>().div_ceil(32) as usize,
             warps: Vec::new(),
             blocks: Vec::new(),
-            residents: Residents::new(profile, program, launch, &mut random),
+            clusters: Vec::new(),
+            residents: Residents::new(profile, program, launch, cluster, &mut random),
             turns: Turns::default(),
             random,
             counters: Counters::default(),

@@ -1,5 +1,6 @@
 //! Operands of an operation: values with their definedness.
 
+use super::cluster::RANK_SHIFT;
 use super::registers::{DEFINED, FULL, Held, IN_FLIGHT};
 use super::{Grid, Step, Trouble};
 use crate::fault::FaultKind;
@@ -11,6 +12,11 @@ pub(super) type Value32 = (Row, Option<Box<Row>>);
 pub(super) type Value64 = (Row64, Option<Box<Row64>>);
 
 impl Grid<'_> {
+    /// What the block's rank adds to a shared address.
+    fn window(&self, w: usize) -> u32 {
+        self.blocks[self.slot(w)].rank << RANK_SHIFT
+    }
+
     fn held32(&self, register: u32) -> Trouble {
         FaultKind::InFlight { register: self.program.names32[register as usize].clone() }.into()
     }
@@ -23,6 +29,7 @@ impl Grid<'_> {
     pub(super) fn get32(&self, w: usize, s: S32) -> Step<Value32> {
         match s {
             S32::Imm(value) => Ok(([value; 32], None)),
+            S32::Shared(at) => Ok(([at | self.window(w); 32], None)),
             S32::Reg(register) => {
                 let file = &self.warps[w].r32;
                 let state = file.states[register as usize];
@@ -42,6 +49,7 @@ impl Grid<'_> {
     pub(super) fn get64(&self, w: usize, s: S64) -> Step<Value64> {
         match s {
             S64::Imm(value) => Ok(([value; 32], None)),
+            S64::Shared(at) => Ok(([u64::from(at | self.window(w)); 32], None)),
             S64::Reg(register) => {
                 let file = &self.warps[w].r64;
                 let state = file.states[register as usize];
@@ -176,6 +184,7 @@ impl Grid<'_> {
         let offset = address.offset;
         Ok(match address.base {
             Base::None => [offset as u64; 32],
+            Base::Shared => [offset as u64 | u64::from(self.window(w)); 32],
             Base::R32(register) => {
                 let row = self.sure32(w, S32::Reg(register), mask, "an address")?;
                 row.map(|a| u64::from(a.wrapping_add(offset as u32)))

@@ -58,7 +58,7 @@ impl Grid<'_> {
                     },
                     Wait::Lanes(members) => format!("lanes {members:#010x}"),
                     Wait::Warpgroup => "the other warps of its warpgroup".into(),
-                    Wait::ClusterBarrier => "the cluster barrier".into(),
+                    Wait::ClusterBarrier => self.cluster_state(warp.slot),
                 };
                 let (name, line) = (self.name(warp), self.line(*pc));
                 lines.push(format!("{name} lanes {mask:#010x} at PTX line {line} wait for {what}"));

@@ -4,7 +4,7 @@
 //! the card has room, when the resident ones cannot go on by themselves (see [`super::turns`]), and under the random
 //! policy when the seed asks for several from the start, so that blocks interleave.
 
-use super::barriers::Named;
+use super::cluster::Cluster;
 use super::warp::Warp;
 use super::{Block, Grid, Step, wgmma};
 use crate::fault::FaultKind;
@@ -34,8 +34,6 @@ pub(super) struct Residents {
     wanted: usize,
     /// Resident now.
     now: usize,
-    /// Live blocks of each place for a cluster.
-    live: Vec<usize>,
 }
 
 impl Residents {
@@ -43,9 +41,10 @@ impl Residents {
         profile: &CardProfile,
         program: &Program,
         launch: &Launch<'_>,
+        cluster: [u32; 3],
         random: &mut Random,
     ) -> Self {
-        let each = launch.cluster.iter().product::<u32>();
+        let each = cluster.iter().product::<u32>();
         let blocks: u64 = launch.grid.iter().map(|&n| u64::from(n)).product();
         let threads = launch.block.iter().product::<u32>().next_multiple_of(32);
         let shared = program.static_shared + launch.shared_bytes + RESERVED_SHARED;
@@ -58,7 +57,6 @@ impl Residents {
             most: ((profile.sms * per_sm / each) as usize).max(1),
             wanted,
             now: 0,
-            live: Vec::new(),
         }
     }
 
@@ -79,29 +77,29 @@ impl Grid<'_> {
         if next == clusters || now == most {
             return false;
         }
-        let place = match self.residents.live.iter().position(|&live| live == 0) {
+        let place = match self.clusters.iter().position(|cluster| cluster.live == 0) {
             Some(place) => place,
             None => {
-                self.residents.live.push(0);
+                self.clusters.push(Cluster::default());
                 self.make_room(each);
-                self.residents.live.len() - 1
+                self.clusters.len() - 1
             }
         };
         let [cx, cy, cz] = self.cluster;
         let [gx, gy] = [self.size[0] / cx, self.size[1] / cy].map(u64::from);
         let origin = [next % gx, next / gx % gy, next / gx / gy];
-        let mut slot = place * each;
+        let mut rank = 0;
         for z in 0..cz {
             for y in 0..cy {
                 for x in 0..cx {
                     let at = |axis: usize, inside: u32| origin[axis] as u32 * self.cluster[axis] + inside;
                     let index = [at(0, x), at(1, y), at(2, z)];
-                    self.start(slot, index);
-                    slot += 1;
+                    self.start(place * each + rank, index, rank as u32);
+                    rank += 1;
                 }
             }
         }
-        self.residents.live[place] = each;
+        self.clusters[place] = Cluster::new(each);
         self.residents.next += 1;
         self.residents.now += 1;
         true
@@ -118,7 +116,7 @@ impl Grid<'_> {
         }
     }
 
-    fn start(&mut self, slot: usize, index: [u32; 3]) {
+    fn start(&mut self, slot: usize, index: [u32; 3], rank: u32) {
         let [x, y, z] = index.map(u64::from);
         let linear = x + u64::from(self.size[0]) * (y + u64::from(self.size[1]) * z);
         let threads: u32 = self.threads.iter().product();
@@ -127,7 +125,9 @@ impl Grid<'_> {
             warp.id = linear * self.per_block as u64 + u64::from(warp.index);
             warp.reset(if lanes == 32 { u32::MAX } else { (1 << lanes) - 1 });
         }
-        self.blocks[slot].reset(linear, index, self.per_block);
+        let block = &mut self.blocks[slot];
+        (block.linear, block.index, block.rank) = (linear, index, rank);
+        block.reset(self.per_block);
         self.profile_begin(slot);
         self.counters.blocks += 1;
     }
@@ -144,18 +144,34 @@ impl Grid<'_> {
             self.warnings.insert(what);
         }
         let block = &self.blocks[slot];
-        if !block.loads.is_empty() {
-            let what = format!("the block ends while {} bulk loads are in flight", block.loads.len());
+        let own = block.loads.iter().filter(|load| load.uses(slot)).count();
+        if own > 0 {
+            let what =
+                format!("the block ends while {own} copies from or to its shared memory are in flight");
             return Err(FaultKind::Barrier(what).into());
+        }
+        let first = slot - block.rank as usize;
+        for peer in first..first + self.residents.each {
+            if self.blocks[peer].loads.iter().any(|load| load.uses(slot)) {
+                let what = format!(
+                    "the block ends while a copy that rank {} issued into its shared memory is in flight",
+                    peer - first
+                );
+                return Err(FaultKind::Cluster(what).into());
+            }
+        }
+        // What goes to others is theirs from now on.
+        while let Some(load) = self.blocks[slot].loads.pop_front() {
+            self.blocks[load.targets[0]].loads.push_back(load);
         }
         while !self.blocks[slot].stores.is_empty() {
             self.finish_store(slot, 0)?;
         }
         self.profile_end(slot);
         self.blocks[slot].live = false;
-        let place = slot / self.residents.each;
-        self.residents.live[place] -= 1;
-        if self.residents.live[place] == 0 {
+        let cluster = &mut self.clusters[slot / self.residents.each];
+        cluster.live -= 1;
+        if cluster.live == 0 {
             self.residents.now -= 1;
         }
         Ok(())
@@ -167,10 +183,10 @@ impl Block {
         Self {
             linear: 0,
             index: [0; 3],
+            rank: 0,
             live: false,
             shared: Shared::new(shared),
             named: Default::default(),
-            cluster: Named::default(),
             mbarriers: HashMap::new(),
             loads: VecDeque::new(),
             stores: Vec::new(),
@@ -181,11 +197,10 @@ impl Block {
         }
     }
 
-    fn reset(&mut self, linear: u64, index: [u32; 3], warps: usize) {
-        (self.linear, self.index, self.live) = (linear, index, true);
+    fn reset(&mut self, warps: usize) {
+        self.live = true;
         self.shared.reset();
         self.named = Default::default();
-        self.cluster = Named::default();
         self.mbarriers.clear();
         self.parity_seen.clear();
         self.warpgroups = (0..warps.div_ceil(4)).map(|_| wgmma::Warpgroup::default()).collect();

@@ -6,7 +6,7 @@ use super::warp::{Split, Wait};
 use super::{Grid, Step, Trouble};
 use crate::fault::FaultKind;
 use crate::lower::program::{
-    AT_RETURN, Dst, Kind, Logic, Op, Program, Rule, S32, Shuffle, Special, Src, Vote,
+    AT_RETURN, Dst, Kind, Logic, Op, Program, Rule, S32, Shuffle, Space, Special, Src, Vote,
 };
 use crate::lower::rows;
 use crate::row::{Row, Row64};
@@ -87,6 +87,7 @@ impl Grid<'_> {
                         *state = None;
                     }
                     self.warps[w].exit(mask);
+                    self.cluster_exit(w, mask);
                     for other in &mut self.warps[w].splits {
                         if matches!(other.wait, Wait::Lanes(_)) {
                             other.wait = Wait::Nothing;
@@ -390,6 +391,8 @@ impl Grid<'_> {
                 let row = self.special(w, *which);
                 self.put(w, *d, &row, mask, None)?;
             }
+            Kind::SpaceTest { p, a, space: Space::Shared } => self.in_shared(w, mask, *p, *a, false)?,
+            Kind::SpaceTest { p, a, space: Space::Cluster } => self.in_shared(w, mask, *p, *a, true)?,
             Kind::SpaceTest { p, a, space } => {
                 let (value, shadow) = self.get64(w, *a)?;
                 let hits =
@@ -407,13 +410,12 @@ impl Grid<'_> {
             Kind::LoadMatrix { to, trans, at } => self.load_matrix(w, mask, to, *trans, at)?,
             Kind::StoreMatrix { from, trans, at } => self.store_matrix(w, mask, from, *trans, at)?,
             Kind::MapRank { d, a, rank } => {
-                let rank = self.sure32(w, *rank, mask, "a cluster rank")?;
-                if let Some(lane) = (0..32).find(|&i| mask >> i & 1 == 1 && rank[i] != 0) {
-                    let what = format!("cluster rank {} in a cluster of one block", rank[lane]);
-                    return Err(Trouble { kind: FaultKind::Barrier(what), lane: Some(lane as u32) });
-                }
-                let (row, shadow) = self.get(w, *a)?;
-                self.put(w, *d, &row, mask, shadow.as_deref())?;
+                self.map_rank(w, mask, *d, *a, *rank)?;
+            }
+            Kind::RankOf { d, a } => self.rank_of(w, mask, *d, *a)?,
+            Kind::ExplicitCluster { d } => {
+                let value = if self.explicit_cluster { FULL } else { 0 };
+                self.warps[w].predicates[*d as usize].put(value, FULL, mask);
             }
             Kind::Shuffle { members, .. }
             | Kind::Vote { members, .. }
@@ -490,15 +492,20 @@ impl Grid<'_> {
             Special::Tid(1) => lanes(&|i| (first + i) / tx % ty),
             Special::Tid(_) => lanes(&|i| (first + i) / tx / ty),
             Special::Ntid(axis) => same(self.threads[axis]),
-            Special::Ctaid(axis) | Special::Clusterid(axis) => same(block.index[axis]),
-            Special::Nctaid(axis) | Special::Nclusterid(axis) => same(self.size[axis]),
+            Special::Ctaid(axis) => same(block.index[axis]),
+            Special::Clusterid(axis) => same(block.index[axis] / self.cluster[axis]),
+            Special::ClusterCtaid(axis) => same(block.index[axis] % self.cluster[axis]),
+            Special::ClusterNctaid(axis) => same(self.cluster[axis]),
+            Special::ClusterCtarank => same(block.rank),
+            Special::ClusterNctarank => same(self.cluster_size() as u32),
+            Special::Nctaid(axis) => same(self.size[axis]),
+            Special::Nclusterid(axis) => same(self.size[axis] / self.cluster[axis]),
             Special::Laneid => lanes(&|i| i),
             Special::Warpid => same(self.warps[w].index),
             Special::Nwarpid => same(self.per_block as u32),
             Special::Smid => same((block.linear % u64::from(self.profile.sms)) as u32),
             Special::Nsmid => same(self.profile.sms),
-            Special::Gridid | Special::ClusterCtaid | Special::ClusterCtarank => same(0),
-            Special::ClusterNctaid | Special::ClusterNctarank => same(1),
+            Special::Gridid => same(0),
             Special::LanemaskEq => lanes(&|i| 1 << i),
             Special::LanemaskLt => lanes(&|i| (1 << i) - 1),
             Special::LanemaskLe => lanes(&|i| (1 << i) | ((1 << i) - 1)),

@@ -72,6 +72,8 @@ pub(crate) struct Warp {
     pub(crate) wgmma_committed: u64,
     /// (group, operation) of every wgmma whose registers are still held.
     pub(crate) wgmma_held: Vec<(u64, u32)>,
+    /// Lanes that arrived at the cluster barrier and have not waited, by the phase's parity.
+    pub(crate) cluster_arrived: [u32; 2],
     /// What polls of memory saw, by operation.
     polls: HashMap<u32, u64>,
     /// Executions of each operation; empty without a profiler.
@@ -97,6 +99,7 @@ impl Warp {
             bulk: HashMap::new(),
             wgmma_committed: 0,
             wgmma_held: Vec::new(),
+            cluster_arrived: [0; 2],
             polls: HashMap::new(),
             executed: Vec::new(),
         }
@@ -116,6 +119,7 @@ impl Warp {
         self.bulk.clear();
         self.wgmma_committed = 0;
         self.wgmma_held.clear();
+        self.cluster_arrived = [0; 2];
         self.polls.clear();
         self.splits.push(Split { pc: 0, mask: live, top: None, meet: NOWHERE, wait: Wait::Nothing });
     }

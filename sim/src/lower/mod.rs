@@ -188,6 +188,9 @@ impl<'a> Lowering<'a> {
         self.patch(calls)?;
         let directive =
             |name: &str| function.directives.iter().find(|(n, _)| n == name).map(|(_, v)| v.clone());
+        if directive("blocksareclusters").is_some() {
+            return self.error("`.blocksareclusters` is not supported");
+        }
         let triple = |v: Vec<u32>| [0, 1, 2].map(|i| v.get(i).copied().unwrap_or(1));
         Ok(Program {
             name: function.name.clone(),
@@ -202,6 +205,9 @@ impl<'a> Lowering<'a> {
             local_bytes: self.local,
             required_threads: directive("reqntid").map(triple),
             max_threads: directive("maxntid").map(|v| v.iter().product()),
+            required_cluster: directive("reqnctapercluster").map(triple),
+            explicit_cluster: directive("explicitcluster").is_some(),
+            max_cluster_rank: directive("maxclusterrank").and_then(|v| v.first().copied()),
         })
     }
 
@@ -458,9 +464,8 @@ impl<'a> Lowering<'a> {
             Operand::Float32(bits) => S32::Imm(*bits),
             Operand::Float64(bits) => S32::Imm((f64::from_bits(*bits) as f32).to_bits()),
             Operand::Symbol(name, addend) => match self.places.get(name) {
-                Some(Place::Shared(at) | Place::Local(at) | Place::Param(at)) => {
-                    S32::Imm(at.wrapping_add(*addend as u32))
-                }
+                Some(Place::Shared(at)) => S32::Shared(at.wrapping_add(*addend as u32)),
+                Some(Place::Local(at) | Place::Param(at)) => S32::Imm(at.wrapping_add(*addend as u32)),
                 _ => return self.error(format!("`{name}` has no 32-bit address")),
             },
             _ => return self.error("a 32-bit operand expected"),
@@ -477,9 +482,8 @@ impl<'a> Lowering<'a> {
             Operand::Float64(bits) => S64::Imm(*bits),
             Operand::Float32(bits) => S64::Imm(f64::from(f32::from_bits(*bits)).to_bits()),
             Operand::Symbol(name, addend) => match self.places.get(name) {
-                Some(Place::Shared(at) | Place::Local(at) | Place::Param(at)) => {
-                    S64::Imm((i64::from(*at) + addend) as u64)
-                }
+                Some(Place::Shared(at)) => S64::Shared(at.wrapping_add(*addend as u32)),
+                Some(Place::Local(at) | Place::Param(at)) => S64::Imm((i64::from(*at) + addend) as u64),
                 _ => return self.error(format!("`{name}` has no address here")),
             },
             _ => return self.error("a 64-bit operand expected"),
@@ -542,7 +546,11 @@ impl<'a> Lowering<'a> {
                 _ => self.error(format!("`{name}` is not an address")),
             },
             Operand::Symbol(name, addend) => match self.places.get(name) {
-                Some(Place::Shared(at) | Place::Local(at) | Place::Param(at)) => {
+                Some(Place::Shared(at)) => {
+                    let offset = (i64::from(*at) + addend + offset) & 0xff_ffff;
+                    Ok(Address { base: Base::Shared, offset })
+                }
+                Some(Place::Local(at) | Place::Param(at)) => {
                     Ok(Address { base: Base::None, offset: i64::from(*at) + addend + offset })
                 }
                 Some(Place::Module(index)) => {

@@ -18,11 +18,16 @@ impl Lowering<'_> {
                 let bytes = if s.last() == "u64" { 8 } else { 4 };
                 Kind::MapRank { d: self.dst(&o[0])?, a: self.src(&o[1], bytes)?, rank: self.s32(&o[2])? }
             }
+            "getctarank" => {
+                let bytes = if s.last() == "u64" { 8 } else { 4 };
+                Kind::RankOf { d: self.d32(&o[0])?, a: self.src(&o[1], bytes)? }
+            }
             "cvta" => return self.cvta(i, s),
             "isspacep" => {
                 let space = match s.last() {
                     "global" => Space::Global,
                     "shared" | "shared::cta" => Space::Shared,
+                    "shared::cluster" => Space::Cluster,
                     "local" => Space::Local,
                     "param" | "param::entry" => Space::Param,
                     _ => return self.unknown(i),
@@ -44,7 +49,7 @@ impl Lowering<'_> {
                 }
                 0
             }
-            Some(&"shared") | Some(&"shared::cta") => SHARED_WINDOW,
+            Some(&"shared") | Some(&"shared::cta") | Some(&"shared::cluster") => SHARED_WINDOW,
             Some(&"local") => LOCAL_WINDOW,
             Some(&"param") | Some(&"param::entry") => PARAM_WINDOW,
             _ => return self.unknown(i),
@@ -86,6 +91,9 @@ impl Lowering<'_> {
                 Kind::Pack { d: self.dst(d)?, parts, bits }
             }
             (d, a) if ty == Type::Pred => match a {
+                Operand::Register(name) if name == "%is_explicit_cluster" => {
+                    Kind::ExplicitCluster { d: self.predicate(d)? }
+                }
                 Operand::Integer(value) => Kind::PredImmediate { d: self.predicate(d)?, value: *value != 0 },
                 _ => Kind::PredMove { d: self.predicate(d)?, a: self.sp(a)? },
             },
@@ -133,8 +141,8 @@ fn special(name: &str) -> Option<Special> {
             "%ntid" => Special::Ntid(axis),
             "%ctaid" => Special::Ctaid(axis),
             "%nctaid" => Special::Nctaid(axis),
-            "%cluster_ctaid" => Special::ClusterCtaid,
-            "%cluster_nctaid" => Special::ClusterNctaid,
+            "%cluster_ctaid" => Special::ClusterCtaid(axis),
+            "%cluster_nctaid" => Special::ClusterNctaid(axis),
             "%clusterid" => Special::Clusterid(axis),
             "%nclusterid" => Special::Nclusterid(axis),
             _ => return None,

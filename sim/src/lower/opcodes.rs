@@ -29,7 +29,7 @@ const TABLE: &[(Family, &[&str])] = &[
         ],
     ),
     (Predicate, &["selp", "set", "setp", "slct", "testp"]),
-    (Move, &["createpolicy", "cvta", "isspacep", "mapa", "mov", "prefetch", "prefetchu"]),
+    (Move, &["createpolicy", "cvta", "getctarank", "isspacep", "mapa", "mov", "prefetch", "prefetchu"]),
     (Convert, &["cvt"]),
     (Transfer, &["atom", "ld", "ldmatrix", "ldu", "red", "st", "stmatrix"]),
     (Control, &["bra", "brx", "call", "exit", "ret", "trap"]),

@@ -10,6 +10,8 @@ use crate::wgmma::Shape;
 pub(crate) enum S32 {
     Reg(u32),
     Imm(u32),
+    /// Address in the block's own shared memory.
+    Shared(u32),
 }
 
 /// Source of 64 bits a lane.
@@ -17,6 +19,7 @@ pub(crate) enum S32 {
 pub(crate) enum S64 {
     Reg(u32),
     Imm(u64),
+    Shared(u32),
 }
 
 /// Predicate source.
@@ -63,7 +66,10 @@ pub(crate) enum Rule {
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) enum Space {
     Global,
+    /// The block's own shared memory.
     Shared,
+    /// That of any block of the cluster.
+    Cluster,
     Param,
     Local,
     Generic,
@@ -73,7 +79,7 @@ impl Space {
     pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Global => "global",
-            Self::Shared => "shared",
+            Self::Shared | Self::Cluster => "shared",
             Self::Param => "parameter",
             Self::Local => "local",
             Self::Generic => "generic",
@@ -85,6 +91,8 @@ impl Space {
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Base {
     None,
+    /// The block's own shared window.
+    Shared,
     R32(u32),
     R64(u32),
     /// Module variable, by index.
@@ -156,8 +164,8 @@ pub(crate) enum Special {
     LanemaskGe,
     Clock,
     ClockHigh,
-    ClusterCtaid,
-    ClusterNctaid,
+    ClusterCtaid(usize),
+    ClusterNctaid(usize),
     ClusterCtarank,
     ClusterNctarank,
     Clusterid(usize),
@@ -496,8 +504,12 @@ pub(crate) enum Kind {
     WarpBarrier {
         members: S32,
     },
-    ClusterArrive,
-    ClusterWait,
+    ClusterArrive {
+        aligned: bool,
+    },
+    ClusterWait {
+        aligned: bool,
+    },
     Yield,
     Nothing,
     MbarrierInit {
@@ -515,14 +527,18 @@ pub(crate) enum Kind {
         drop: bool,
         /// `.noComplete`: the program promises that the phase goes on.
         goes_on: bool,
-    },
-    MbarrierComplete {
-        at: Address,
-        bytes: S32,
+        /// Another block's barrier may be meant.
+        peers: bool,
     },
     MbarrierExpect {
         at: Address,
         bytes: S32,
+        peers: bool,
+    },
+    MbarrierComplete {
+        at: Address,
+        bytes: S32,
+        peers: bool,
     },
     MbarrierWait {
         at: Address,
@@ -541,6 +557,7 @@ pub(crate) enum Kind {
         map: Address,
         coordinates: Vec<S32>,
         barrier: Address,
+        multicast: Option<S32>,
     },
     TensorStore {
         map: Address,
@@ -551,6 +568,22 @@ pub(crate) enum Kind {
         to: Address,
         from: Address,
         bytes: S32,
+        barrier: Address,
+        multicast: Option<S32>,
+    },
+    /// Shared memory of the block to that of a block of the cluster.
+    BulkSend {
+        to: Address,
+        from: Address,
+        bytes: S32,
+        barrier: Address,
+    },
+    /// `st.async`, or `red.async` with an operation.
+    Send {
+        ty: Type,
+        rmw: Option<Rmw>,
+        to: Address,
+        values: Vec<Src>,
         barrier: Address,
     },
     BulkStore {
@@ -584,6 +617,13 @@ pub(crate) enum Kind {
         d: Dst,
         a: Src,
         rank: S32,
+    },
+    RankOf {
+        d: u32,
+        a: Src,
+    },
+    ExplicitCluster {
+        d: u32,
     },
 }
 
@@ -643,6 +683,10 @@ pub(crate) struct Program {
     pub(crate) local_bytes: u32,
     pub(crate) required_threads: Option<[u32; 3]>,
     pub(crate) max_threads: Option<u32>,
+    /// `.reqnctapercluster`, `.explicitcluster` and `.maxclusterrank`.
+    pub(crate) required_cluster: Option<[u32; 3]>,
+    pub(crate) explicit_cluster: bool,
+    pub(crate) max_cluster_rank: Option<u32>,
 }
 
 impl std::fmt::Debug for Program {

@@ -121,7 +121,8 @@ impl Lowering<'_> {
             let Some(members) = o.first() else { return self.unknown(i) };
             Kind::WarpBarrier { members: self.s32(members)? }
         } else if s.has("cluster") {
-            if s.has("arrive") { Kind::ClusterArrive } else { Kind::ClusterWait }
+            let aligned = s.has("aligned");
+            if s.has("arrive") { Kind::ClusterArrive { aligned } } else { Kind::ClusterWait { aligned } }
         } else {
             // `bar` is always aligned; `barrier` says so.
             let aligned = s.name == "bar" || s.has("aligned");
@@ -156,6 +157,8 @@ impl Lowering<'_> {
             None => Ok(S32::Imm(otherwise)),
         };
         need(1)?;
+        // Without a space the address is generic, and may be anybody's in the cluster.
+        let peers = !s.has("shared") && !s.has("shared::cta");
         Ok(match s.modifiers[0] {
             "init" => {
                 need(2)?;
@@ -164,11 +167,11 @@ impl Lowering<'_> {
             "inval" => Kind::MbarrierInvalidate { at: self.address(&o[0])? },
             "expect_tx" => {
                 need(2)?;
-                Kind::MbarrierExpect { at: self.address(&o[0])?, bytes: self.s32(&o[1])? }
+                Kind::MbarrierExpect { at: self.address(&o[0])?, bytes: self.s32(&o[1])?, peers }
             }
             "complete_tx" => {
                 need(2)?;
-                Kind::MbarrierComplete { at: self.address(&o[0])?, bytes: self.s32(&o[1])? }
+                Kind::MbarrierComplete { at: self.address(&o[0])?, bytes: self.s32(&o[1])?, peers }
             }
             "pending_count" => {
                 need(2)?;
@@ -195,6 +198,7 @@ impl Lowering<'_> {
                     how,
                     drop: s.modifiers[0] == "arrive_drop",
                     goes_on: s.has("noComplete"),
+                    peers,
                 }
             }
             "try_wait" | "test_wait" => {
@@ -229,9 +233,15 @@ impl Lowering<'_> {
             Some(&"prefetch") => return Ok(Kind::Nothing),
             _ => {}
         }
-        if s.has("multicast::cluster") || m.iter().any(|m| m.starts_with("im2col")) {
+        if m.iter().any(|m| m.starts_with("im2col")) {
             return self.unknown(i);
         }
+        // The mask follows the barrier.
+        let multicast = |at: usize| match (s.has("multicast::cluster"), o.get(at)) {
+            (true, Some(mask)) => self.s32(mask).map(Some),
+            (true, None) => self.unknown(i),
+            (false, _) => Ok(None),
+        };
         let load = s.has("mbarrier::complete_tx::bytes");
         let tensor = m.get(2) == Some(&"tensor");
         let coordinates = |operand: &Operand| -> Lowered<(super::program::Address, Vec<S32>)> {
@@ -243,7 +253,8 @@ impl Lowering<'_> {
             (true, true) => {
                 need(3)?;
                 let (map, coordinates) = coordinates(&o[1])?;
-                Kind::TensorLoad { to: self.address(&o[0])?, map, coordinates, barrier: self.address(&o[2])? }
+                let (to, barrier) = (self.address(&o[0])?, self.address(&o[2])?);
+                Kind::TensorLoad { to, map, coordinates, barrier, multicast: multicast(3)? }
             }
             (true, false) if s.has("bulk_group") => {
                 need(2)?;
@@ -253,6 +264,16 @@ impl Lowering<'_> {
             (false, true) if s.has("global") => {
                 need(4)?;
                 Kind::BulkLoad {
+                    to: self.address(&o[0])?,
+                    from: self.address(&o[1])?,
+                    bytes: self.s32(&o[2])?,
+                    barrier: self.address(&o[3])?,
+                    multicast: multicast(4)?,
+                }
+            }
+            (false, true) if m.get(2..4) == Some(&["shared::cluster", "shared::cta"][..]) => {
+                need(4)?;
+                Kind::BulkSend {
                     to: self.address(&o[0])?,
                     from: self.address(&o[1])?,
                     bytes: self.s32(&o[2])?,

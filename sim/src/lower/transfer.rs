@@ -11,7 +11,8 @@ fn space_of(s: &Spelling<'_>) -> Option<Space> {
     for modifier in &s.modifiers {
         match *modifier {
             "global" | "const" => return Some(Space::Global),
-            "shared" | "shared::cta" | "shared::cluster" => return Some(Space::Shared),
+            "shared" | "shared::cta" => return Some(Space::Shared),
+            "shared::cluster" => return Some(Space::Cluster),
             "local" => return Some(Space::Local),
             "param" | "param::entry" | "param::func" => return Some(Space::Param),
             _ => {}
@@ -20,10 +21,28 @@ fn space_of(s: &Spelling<'_>) -> Option<Space> {
     Some(Space::Generic)
 }
 
+fn rmw_of(s: &Spelling<'_>) -> Option<Rmw> {
+    s.modifiers.iter().find_map(|m| {
+        Some(match *m {
+            "add" => Rmw::Add,
+            "min" => Rmw::Min,
+            "max" => Rmw::Max,
+            "and" => Rmw::And,
+            "or" => Rmw::Or,
+            "xor" => Rmw::Xor,
+            "exch" => Rmw::Exch,
+            "cas" => Rmw::Cas,
+            "inc" => Rmw::Inc,
+            "dec" => Rmw::Dec,
+            _ => return None,
+        })
+    })
+}
+
 fn class(space: Space) -> Class {
     match space {
         Space::Global | Space::Generic => Class::Global,
-        Space::Shared => Class::Shared,
+        Space::Shared | Space::Cluster => Class::Shared,
         Space::Param | Space::Local => Class::Other,
     }
 }
@@ -32,6 +51,7 @@ impl Lowering<'_> {
     pub(super) fn transfer(&self, i: &Instruction, s: &Spelling<'_>) -> Lowered<(Kind, Class)> {
         let o = &i.operands;
         match s.name {
+            "st" | "red" if s.modifiers.first() == Some(&"async") => return self.send(i, s),
             "ldmatrix" | "stmatrix" => return self.matrix(i, s),
             "atom" | "red" => return self.atomic(i, s),
             _ => {}
@@ -110,22 +130,7 @@ impl Lowering<'_> {
             "v8" => Some(8),
             _ => None,
         });
-        let named = s.modifiers.iter().find_map(|m| {
-            Some(match *m {
-                "add" => Rmw::Add,
-                "min" => Rmw::Min,
-                "max" => Rmw::Max,
-                "and" => Rmw::And,
-                "or" => Rmw::Or,
-                "xor" => Rmw::Xor,
-                "exch" => Rmw::Exch,
-                "cas" => Rmw::Cas,
-                "inc" => Rmw::Inc,
-                "dec" => Rmw::Dec,
-                _ => return None,
-            })
-        });
-        let Some(rmw) = named else { return self.unknown(i) };
+        let Some(rmw) = rmw_of(s) else { return self.unknown(i) };
         let rmw = match (rmw, s.last()) {
             (Rmw::Add, "f16x2") => Rmw::AddPair(Type::F16),
             (Rmw::Add, "bf16x2") => Rmw::AddPair(Type::Bf16),
@@ -137,7 +142,9 @@ impl Lowering<'_> {
         };
         // Vectors are of floats, in global memory, and of at most 16 bytes.
         let floating = matches!(s.last(), "f32" | "f16" | "bf16" | "f16x2" | "bf16x2");
-        if elements.is_some_and(|count| !floating || space == Space::Shared || count * ty.bytes() > 16) {
+        if elements.is_some_and(|count| {
+            !floating || matches!(space, Space::Shared | Space::Cluster) || count * ty.bytes() > 16
+        }) {
             return self.unknown(i);
         }
         let list = |operand: &Operand| match operand {
@@ -164,6 +171,25 @@ impl Lowering<'_> {
             _ => None,
         };
         Ok((Kind::Atomic { space, ty, rmw, parts, at: self.address(&rest[0])?, c }, class(space)))
+    }
+
+    /// `st.async` and `red.async` to shared memory of the cluster.
+    fn send(&self, i: &Instruction, s: &Spelling<'_>) -> Lowered<(Kind, Class)> {
+        let (o, rmw) = (&i.operands, rmw_of(s));
+        let (Some(ty), true) = (type_named(s.last()), s.has("mbarrier::complete_tx::bytes")) else {
+            return self.unknown(i);
+        };
+        if o.len() != 3 || ty.bytes() < 4 || (s.name == "red") != rmw.is_some() {
+            return self.unknown(i);
+        }
+        let values = match &o[1] {
+            Operand::Vector(list) => {
+                list.iter().map(|v| self.src_any(v, ty.bytes())).collect::<Lowered<_>>()?
+            }
+            single => vec![self.src_any(single, ty.bytes())?],
+        };
+        let (to, barrier) = (self.address(&o[0])?, self.address(&o[2])?);
+        Ok((Kind::Send { ty, rmw, to, values, barrier }, Class::Shared))
     }
 
     fn matrix(&self, i: &Instruction, s: &Spelling<'_>) -> Lowered<(Kind, Class)> {
