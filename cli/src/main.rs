@@ -25,8 +25,13 @@ struct Arguments {
 enum Task {
     /// The cards that the crate knows, with their published ceilings.
     Cards,
-    /// Compare every kernel with its oracle.
-    Check(On),
+    /// Compare every kernel with its oracles, and print the reliability table.
+    Check {
+        #[command(flatten)]
+        on: On,
+        #[command(flatten)]
+        options: check::Options,
+    },
     /// Measure: times on a card, counters on the simulated one.
     Bench {
         #[command(flatten)]
@@ -60,7 +65,7 @@ fn main() -> ExitCode {
             cards::print();
             Ok(true)
         }
-        Task::Check(on) => open(&on).and_then(|device| check::run(&device, &on.filter)),
+        Task::Check { on, options } => open(&on).and_then(|device| check::run(&device, &on.filter, &options)),
         Task::Bench { on, json } => open(&on).and_then(|device| bench::run(&device, &on.filter, json)),
         #[cfg(feature = "demo")]
         Task::Demo { flags } => {

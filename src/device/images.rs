@@ -30,6 +30,14 @@ pub(crate) fn find(entry: &str, arch: &str) -> Result<Image> {
     embedded().find(entry, arch)
 }
 
+/// The entry names of the kernels that this build carries, in order.
+pub fn kernels() -> Vec<&'static str> {
+    let mut entries: Vec<_> = embedded().images.keys().map(|(entry, _)| *entry).collect();
+    entries.sort_unstable();
+    entries.dedup();
+    entries
+}
+
 fn from_files(entry: &str, ptx: &Path) -> Result<Image> {
     let failed = |path: &Path, e: std::io::Error| Error::Image {
         kernel: entry.to_owned(),

@@ -36,6 +36,7 @@ use crate::error::{Error, Result};
 
 pub use event::Event;
 pub use graph::Graph;
+pub use images::kernels;
 pub(crate) use launch::KernelLaunch;
 pub use records::LaunchRecord;
 pub use status::Status;

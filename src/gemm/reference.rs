@@ -150,34 +150,6 @@ pub fn fp8(product: &Fp8Product<'_>, rounding: Rounding) -> Expected {
     expected
 }
 
-/// One element of the FP8 product, bit for bit as the kernel's order of operations gives it on Hopper's tensor cores:
-/// 32 products and the accumulator at a time are cut toward zero to 13 bits below the largest exponent and added, the sum
-/// cut to 13 fraction bits (MMA-Sim, arXiv 2511.10909); every 128 of K is scaled and added in f32.
-pub fn fp8_on_hopper(product: &Fp8Product<'_>, row: usize, column: usize) -> f32 {
-    let (_, _, k) = product.extents;
-    let blocks = k.div_ceil(128);
-    let (a, b) = (&product.a[row * k..][..k], &product.b[column * k..][..k]);
-    let mut total = 0f32;
-    for (block, (a, b)) in a.chunks(128).zip(b.chunks(128)).enumerate() {
-        let mut sum = 0f32;
-        for (a, b) in a.chunks(32).zip(b.chunks(32)) {
-            let pairs = || a.iter().zip(b).map(|(a, b)| (f64::from(a.to_f32()), f64::from(b.to_f32())));
-            let products = pairs().map(|(a, b)| factor(a, -6).exponent + factor(b, -6).exponent);
-            let largest = products.chain([exponent(f64::from(sum))]).max().unwrap_or(NOTHING);
-            if largest <= NOTHING / 2 {
-                continue;
-            }
-            let unit = power(largest - 13);
-            let terms = pairs().map(|(a, b)| a * b).chain([f64::from(sum)]);
-            let cut: f64 = terms.map(|term| (term / unit).trunc()).sum();
-            sum = f32::from_bits(((cut * unit) as f32).to_bits() & 0xFFFF_FC00);
-        }
-        let scale = product.a_scales[row * blocks + block] * product.b_scales[column / 128 * blocks + block];
-        total = sum.mul_add(scale, total);
-    }
-    total
-}
-
 /// The bf16 product `[m, k]` × `[n, k]`ᵀ (row-major, `extents` are (m, n, k)) and its bound.
 pub fn bf16_product(a: &[bf16], b: &[bf16], extents: (usize, usize, usize), rounding: Rounding) -> Expected {
     let (m, n, k) = extents;

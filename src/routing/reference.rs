@@ -1,5 +1,8 @@
 //! The oracles of routing.
 
+/// What is added to a sum of weights before it divides them, as the published models do.
+pub const SUM_FLOOR: f64 = 1e-20;
+
 /// How a gate chooses.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Gate {
@@ -87,7 +90,7 @@ pub fn route(logits: &[f32], bias: &[f32], gate: &Gate) -> Choice {
     let chosen: Vec<_> = order.iter().take(gate.slots).map(|(expert, _)| *expert).collect();
     let mut weights: Vec<_> = chosen.iter().map(|expert| sigmoid(f64::from(logits[*expert]))).collect();
     if gate.normalize {
-        let sum = weights.iter().sum::<f64>() + 1e-20;
+        let sum = weights.iter().sum::<f64>() + SUM_FLOOR;
         weights.iter_mut().for_each(|weight| *weight /= sum);
     }
     weights.iter_mut().for_each(|weight| *weight *= gate.scale);

@@ -1,5 +1,6 @@
 //! Comparisons: exact, or within a bound that the caller derived per element.
 
+use std::collections::BTreeMap;
 use std::fmt::Debug;
 
 /// Equality of every element. Floats are compared as values, so compare their bits where zeros' signs and NaN
@@ -47,6 +48,53 @@ pub fn within(name: &str, got: &[f32], want: &[f64], bound: &[f64]) -> Result<()
     }
 }
 
+/// Errors as shares of their bounds: the largest, and a histogram for percentiles. The largest is an alarm: it drifts
+/// towards 1 before a bound is broken.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Ratios {
+    largest: f64,
+    count: u64,
+    /// By exponent and the first four bits of the significand.
+    buckets: BTreeMap<u16, u64>,
+}
+
+impl Ratios {
+    /// Counts one error. Equal values with a bound of zero count as zero.
+    pub fn count(&mut self, error: f64, bound: f64) {
+        let ratio = if error > 0.0 { error / bound } else { 0.0 };
+        self.largest = self.largest.max(ratio);
+        self.count += 1;
+        *self.buckets.entry((ratio.to_bits() >> 48) as u16).or_default() += 1;
+    }
+
+    /// Adds the counts of another.
+    pub fn add(&mut self, other: &Ratios) {
+        self.largest = self.largest.max(other.largest);
+        self.count += other.count;
+        for (bucket, count) in &other.buckets {
+            *self.buckets.entry(*bucket).or_default() += count;
+        }
+    }
+
+    /// The largest error as a share of its bound.
+    pub fn largest(&self) -> f64 {
+        self.largest
+    }
+
+    /// A share that at least `part` (0..=1) of all errors do not exceed, at most a sixteenth above the smallest such.
+    pub fn percentile(&self, part: f64) -> f64 {
+        let wanted = part * self.count as f64;
+        let mut below = 0;
+        for (bucket, count) in &self.buckets {
+            below += count;
+            if below as f64 >= wanted {
+                return f64::from_bits((u64::from(*bucket) + 1) << 48).min(self.largest);
+            }
+        }
+        self.largest
+    }
+}
+
 fn same_length(name: &str, got: usize, want: usize) -> Result<(), String> {
     if got == want { Ok(()) } else { Err(format!("{name}: {got} elements, want {want}")) }
 }
@@ -75,6 +123,17 @@ mod tests {
         assert!(within("x", &[f32::NEG_INFINITY], &[-inf], &[0.0]).is_ok());
         assert!(within("x", &[f32::INFINITY], &[-inf], &[1.0]).is_err());
         assert!(within("x", &[1.0], &[1.0], &[]).is_err());
+    }
+
+    #[test]
+    fn percentiles_are_near_and_never_too_small() {
+        let mut ratios = Ratios::default();
+        (0..1000).for_each(|i| ratios.count(f64::from(i), 2000.0));
+        assert_eq!(ratios.largest(), 0.4995);
+        let median = ratios.percentile(0.5);
+        assert!((0.2495..0.2495 * 17.0 / 16.0).contains(&median), "{median}");
+        assert_eq!(ratios.percentile(1.0), 0.4995);
+        assert_eq!(Ratios::default().percentile(0.5), 0.0);
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use super::quant::{Fp8Output, Values, draw};
 use super::surrounded::{Place, Surrounded, bits, text};
-use super::{Case, Source, exact, within};
+use super::{Case, Evidence, Source};
 use crate::device::Device;
 use crate::dtype::bf16;
 use crate::fp8::ScaleLayout;
@@ -85,7 +85,8 @@ fn widen(values: &[bf16]) -> Vec<f32> {
 }
 
 /// Runs the norm and compares it with the oracle.
-pub fn check(device: &Device, problem: &Problem) -> Result<(), String> {
+pub fn check(device: &Device, problem: &Problem) -> Result<Evidence, String> {
+    let mut evidence = Evidence::default();
     let (x, weight) = problem.inputs();
     let shape = [problem.rows, problem.columns];
     let input = Surrounded::input(device, &shape, problem.place, &x).map_err(text)?;
@@ -97,11 +98,14 @@ pub fn check(device: &Device, problem: &Problem) -> Result<(), String> {
         .launch(&stream)
         .map_err(text)?;
     let (want, bound) = problem.expected(&x, &weight);
-    within("norm", &widen(&out.finish("norm")?), &want, &bound)
+    let got = out.finish("norm", &mut evidence)?;
+    evidence.within("norm", &widen(&got), &want, &bound)?;
+    Ok(evidence)
 }
 
 /// Runs the norm with fused quantisation: its bf16 output as in [`check`], codes and scales exactly those of that output.
-pub fn check_quantized(device: &Device, problem: &Problem) -> Result<(), String> {
+pub fn check_quantized(device: &Device, problem: &Problem) -> Result<Evidence, String> {
+    let mut evidence = Evidence::default();
     let (x, weight) = problem.inputs();
     let shape = [problem.rows, problem.columns];
     let input = Surrounded::input(device, &shape, problem.place, &x).map_err(text)?;
@@ -122,21 +126,22 @@ pub fn check_quantized(device: &Device, problem: &Problem) -> Result<(), String>
     };
     launch(&codes, true)?;
     launch(&only_codes, false)?;
-    let got = out.finish("norm")?;
+    let got = out.finish("norm", &mut evidence)?;
     let (want, bound) = problem.expected(&x, &weight);
-    within("norm", &widen(&got), &want, &bound)?;
+    evidence.within("norm", &widen(&got), &want, &bound)?;
     let wide: Vec<_> = got.iter().map(|x| x.to_f64()).collect();
     let want = quantization::quantize(&wide, problem.columns, problem.power_of_two);
     for codes in [codes, only_codes] {
-        let (codes, scales) = codes.finish()?;
-        exact("scales", &bits(&scales), &bits(&want.scales))?;
-        exact("codes", &codes, &want.codes)?;
+        let (codes, scales) = codes.finish(&mut evidence)?;
+        evidence.exact("scales", &bits(&scales), &bits(&want.scales))?;
+        evidence.exact("codes", &codes, &want.codes)?;
     }
-    Ok(())
+    Ok(evidence)
 }
 
 /// Runs the residual add, into an output of its own or into its first operand.
-pub fn check_add(device: &Device, problem: &Problem, in_place: bool) -> Result<(), String> {
+pub fn check_add(device: &Device, problem: &Problem, in_place: bool) -> Result<Evidence, String> {
+    let mut evidence = Evidence::default();
     let shape = [problem.rows, problem.columns];
     let a = draw(Values::Normal, problem.rows, problem.columns, problem.seed);
     let b = draw(Values::Normal, problem.rows, problem.columns, problem.seed + 1);
@@ -150,17 +155,40 @@ pub fn check_add(device: &Device, problem: &Problem, in_place: bool) -> Result<(
     Add::new(left.view(), right.view(), out.view()).launch(&device.stream()).map_err(text)?;
     let wide = |values: &[bf16]| values.iter().map(|x| x.to_f64()).collect::<Vec<_>>();
     let want: Vec<_> = reference::add(&wide(&a), &wide(&b)).iter().map(|x| *x as f32).collect();
-    exact("sum", &widen(&out.finish("sum")?), &want)
+    let got = out.finish("sum", &mut evidence)?;
+    evidence.exact("sum", &widen(&got), &want)?;
+    Ok(evidence)
 }
 
-/// The quick cases.
+/// All three operations on one drawn shape.
+fn drawn(device: &Device, seed: u64) -> Result<Evidence, String> {
+    let source = &mut Source::new(seed ^ 0x5173);
+    let columns = source.columns(700);
+    let problem = Problem {
+        rows: 1 + source.below(8),
+        columns,
+        epsilon: [Problem::default().epsilon, 1.0][source.below(2)],
+        power_of_two: source.below(2) == 0,
+        exact: columns.is_power_of_two(),
+        place: Place::draw(source),
+        seed,
+    };
+    let mut all = check(device, &problem)?;
+    all.add(&check_quantized(device, &problem)?);
+    all.add(&check_add(device, &problem, source.below(2) == 0)?);
+    Ok(all)
+}
+
+/// The cases.
 pub(super) fn cases() -> Vec<Case> {
     macro_rules! case {
         ($name:literal, $check:ident, { $($field:ident: $value:expr),* } $(, $more:expr)*) => {
             Case {
                 family: "norm",
                 name: $name,
-                run: |device| $check(device, &Problem { $($field: $value,)* ..Problem::default() } $(, $more)*),
+                run: |device, seed| {
+                    $check(device, &Problem { $($field: $value,)* seed, ..Problem::default() } $(, $more)*)
+                },
             }
         };
     }
@@ -174,5 +202,6 @@ pub(super) fn cases() -> Vec<Case> {
         case!("norm and quantisation 3x200", check_quantized, { columns: 200, place: Place { offset: 1, padding: 0 } }),
         case!("add 4x7168", check_add, { rows: 4, columns: 7168 }, false),
         case!("add 4x100 in place", check_add, { columns: 100, place: Place { offset: 5, padding: 1 } }, true),
+        Case { family: "norm", name: "a drawn shape", run: drawn },
     ]
 }

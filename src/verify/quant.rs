@@ -1,7 +1,7 @@
 //! Quantisation against its oracle, bit for bit.
 
 use super::surrounded::{Place, Surrounded, bits, text};
-use super::{Case, Source, exact};
+use super::{Case, Evidence, Source, exact};
 use crate::device::Device;
 use crate::dtype::{E4m3, bf16};
 use crate::fp8::{Fp8Rows, ScaleLayout};
@@ -98,36 +98,52 @@ impl Fp8Output {
     }
 
     /// Codes and scales, row-major, once it is sure that nothing around them has changed.
-    pub fn finish(&self) -> Result<(Vec<u8>, Vec<f32>), String> {
-        let codes = self.data.finish("codes")?.into_iter().map(E4m3::to_bits).collect();
-        Ok((codes, self.scales.finish("scales")?))
+    pub fn finish(&self, evidence: &mut Evidence) -> Result<(Vec<u8>, Vec<f32>), String> {
+        let codes = self.data.finish("codes", evidence)?.into_iter().map(E4m3::to_bits).collect();
+        Ok((codes, self.scales.finish("scales", evidence)?))
     }
 }
 
 /// Runs one quantisation and compares codes and scales with the oracle.
-pub fn check(device: &Device, problem: &Problem) -> Result<(), String> {
+pub fn check(device: &Device, problem: &Problem) -> Result<Evidence, String> {
+    let mut evidence = Evidence::default();
     let Problem { rows, columns, layout, power_of_two, values, place, seed } = *problem;
     let drawn = draw(values, rows, columns, seed);
     let x = Surrounded::input(device, &[rows, columns], place, &drawn).map_err(text)?;
     let out = Fp8Output::new(device, rows, columns, layout).map_err(text)?;
     let stream = device.stream();
     Quantize::new(x.view(), &out.rows).power_of_two(power_of_two).launch(&stream).map_err(text)?;
-    let (codes, scales) = out.finish()?;
+    let (codes, scales) = out.finish(&mut evidence)?;
     let wide: Vec<_> = drawn.iter().map(|x| x.to_f64()).collect();
     let want = reference::quantize(&wide, columns, power_of_two);
-    exact("scales", &bits(&scales), &bits(&want.scales))?;
-    exact("codes", &codes, &want.codes)?;
-    exact("status", &[stream.status().map_err(text)?.bits()], &[0])
+    evidence.exact("scales", &bits(&scales), &bits(&want.scales))?;
+    evidence.exact("codes", &codes, &want.codes)?;
+    exact("status", &[stream.status().map_err(text)?.bits()], &[0])?;
+    Ok(evidence)
 }
 
-/// The quick cases.
+fn drawn(device: &Device, seed: u64) -> Result<Evidence, String> {
+    let source = &mut Source::new(seed ^ 0x90A7);
+    let problem = Problem {
+        rows: 1 + source.below(30),
+        columns: source.columns(700),
+        layout: [ScaleLayout::RowMajor, ScaleLayout::MnMajor][source.below(2)],
+        power_of_two: source.below(2) == 0,
+        values: [Values::Normal, Values::Integers, Values::AnyBits][source.below(3)],
+        place: Place::draw(source),
+        seed,
+    };
+    check(device, &problem)
+}
+
+/// The cases.
 pub(super) fn cases() -> Vec<Case> {
     macro_rules! case {
         ($name:literal, $($field:ident: $value:expr),+) => {
             Case {
                 family: "quant",
                 name: $name,
-                run: |device| check(device, &Problem { $($field: $value,)+ ..Problem::default() }),
+                run: |device, seed| check(device, &Problem { $($field: $value,)+ seed, ..Problem::default() }),
             }
         };
     }
@@ -141,6 +157,6 @@ pub(super) fn cases() -> Vec<Case> {
         case!("9x576, any bits, powers of two", rows: 9, columns: 576, values: Values::AnyBits, power_of_two: true),
         case!("5x2880, half a group left over", columns: 2880),
         case!("5x200 of an unaligned view", columns: 200, place: Place { offset: 3, padding: 5 }),
-        case!("no rows", rows: 0, columns: 128),
+        Case { family: "quant", name: "a drawn shape", run: drawn },
     ]
 }

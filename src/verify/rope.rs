@@ -1,7 +1,7 @@
 //! Rotary embedding and the write into the latent cache against their oracle.
 
 use super::surrounded::{Place, Surrounded, bits, rounded_to_bf16, text};
-use super::{Case, Source, exact, within};
+use super::{Case, Evidence, Source, exact};
 use crate::device::Device;
 use crate::device::abi::{NG_STATUS_BAD_POSITION, NG_STATUS_BAD_SLOT};
 use crate::dtype::bf16;
@@ -74,7 +74,8 @@ pub struct RopeProblem {
 }
 
 /// Runs one rotation of queries.
-pub fn check_rope(device: &Device, problem: &RopeProblem) -> Result<(), String> {
+pub fn check_rope(device: &Device, problem: &RopeProblem) -> Result<Evidence, String> {
+    let mut evidence = Evidence::default();
     let RopeProblem { shape: [tokens, heads], yarn, bad, input, output, seed } = *problem;
     let mut source = Source::new(seed);
     let parameters = parameters(yarn);
@@ -87,7 +88,7 @@ pub fn check_rope(device: &Device, problem: &RopeProblem) -> Result<(), String> 
     let out = Surrounded::output(device, &shape, output).map_err(text)?;
     let stream = device.stream();
     Rope::new(queries.view(), places.view(), &tables, out.view()).launch(&stream).map_err(text)?;
-    let got: Vec<_> = out.finish("queries")?.iter().map(|x| x.to_f32()).collect();
+    let got: Vec<_> = out.finish("queries", &mut evidence)?.iter().map(|x| x.to_f32()).collect();
     let (mut want, mut bound) = (Vec::new(), Vec::new());
     for (row, x) in x.chunks(ROPE).enumerate() {
         let position = positions[row / heads];
@@ -98,10 +99,11 @@ pub fn check_rope(device: &Device, problem: &RopeProblem) -> Result<(), String> 
         want.extend(values);
         bound.extend(bounds);
     }
-    within("queries", &got, &want, &bound)?;
+    evidence.within("queries", &got, &want, &bound)?;
     let outside = heads > 0 && positions.iter().any(|position| !known(*position));
     let status = if outside { NG_STATUS_BAD_POSITION } else { 0 };
-    exact("status", &[stream.status().map_err(text)?.bits()], &[status])
+    exact("status", &[stream.status().map_err(text)?.bits()], &[status])?;
+    Ok(evidence)
 }
 
 /// One write into the cache.
@@ -120,7 +122,8 @@ pub struct CacheProblem {
 }
 
 /// Runs one write into a cache of NaN: written rows are right, and all others still NaN.
-pub fn check_cache_write(device: &Device, problem: &CacheProblem) -> Result<(), String> {
+pub fn check_cache_write(device: &Device, problem: &CacheProblem) -> Result<Evidence, String> {
+    let mut evidence = Evidence::default();
     let CacheProblem { tokens, pages, bad, place, seed } = *problem;
     let mut source = Source::new(seed);
     let parameters = parameters(true);
@@ -151,6 +154,8 @@ pub fn check_cache_write(device: &Device, problem: &CacheProblem) -> Result<(), 
         .map_err(text)?;
 
     let mut got = cache.tensor().to_vec().map_err(text)?;
+    evidence.digest(bits(&got));
+    evidence.canaries += got.iter().filter(|x| x.to_bits() == untouched.to_bits()).count() as u64;
     let mut status = 0;
     for token in 0..tokens {
         let (slot, position) = (slots[token], positions[token]);
@@ -164,21 +169,44 @@ pub fn check_cache_write(device: &Device, problem: &CacheProblem) -> Result<(), 
             continue;
         }
         let row = &mut got[slot as usize * (LATENT + ROPE)..][..LATENT + ROPE];
-        exact(
+        evidence.exact(
             &format!("latent of token {token}"),
             &bits(&row[..LATENT]),
             &bits(&latent[token * LATENT..][..LATENT]),
         )?;
         let (want, bound) = rotated(&key[token * ROPE..][..ROPE], position, &parameters);
         let rotary: Vec<_> = row[LATENT..].iter().map(|x| x.to_f32()).collect();
-        within(&format!("key of token {token}"), &rotary, &want, &bound)?;
+        evidence.within(&format!("key of token {token}"), &rotary, &want, &bound)?;
         row.fill(untouched);
     }
     exact("other rows", &bits(&got), &vec![u32::from(untouched.to_bits()); got.len()])?;
-    exact("status", &[stream.status().map_err(text)?.bits()], &[status])
+    exact("status", &[stream.status().map_err(text)?.bits()], &[status])?;
+    Ok(evidence)
 }
 
-/// The quick cases.
+fn drawn(device: &Device, seed: u64) -> Result<Evidence, String> {
+    let source = &mut Source::new(seed ^ 0x40BE);
+    let rotation = RopeProblem {
+        shape: [1 + source.below(12), 1 + source.below(20)],
+        yarn: source.below(2) == 0,
+        bad: source.below(2) == 0,
+        input: Place::draw(source),
+        output: Place::draw(source),
+        seed,
+    };
+    let write = CacheProblem {
+        tokens: 1 + source.below(64),
+        pages: 1 + source.below(3),
+        bad: source.below(2) == 0,
+        place: Place::draw(source),
+        seed,
+    };
+    let mut all = check_rope(device, &rotation)?;
+    all.add(&check_cache_write(device, &write)?);
+    Ok(all)
+}
+
+/// The cases.
 pub(super) fn cases() -> Vec<Case> {
     const PLAIN: Place = Place { offset: 0, padding: 0 };
     const ODD: Place = Place { offset: 3, padding: 5 };
@@ -193,7 +221,15 @@ pub(super) fn cases() -> Vec<Case> {
     const WRITE: CacheProblem = CacheProblem { tokens: 20, pages: 2, bad: false, place: PLAIN, seed: 1 };
     macro_rules! case {
         ($name:literal, $check:ident, $problem:expr) => {
-            Case { family: "rope", name: $name, run: |device| $check(device, &$problem) }
+            Case {
+                family: "rope",
+                name: $name,
+                run: |device, seed| {
+                    let mut problem = $problem;
+                    problem.seed = seed;
+                    $check(device, &problem)
+                },
+            }
         };
     }
     vec![
@@ -216,5 +252,6 @@ pub(super) fn cases() -> Vec<Case> {
             CacheProblem { tokens: 60, bad: true, ..WRITE }
         ),
         case!("unaligned rows into the cache", check_cache_write, CacheProblem { place: ODD, ..WRITE }),
+        Case { family: "rope", name: "drawn shapes", run: drawn },
     ]
 }

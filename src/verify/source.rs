@@ -70,6 +70,14 @@ impl Source {
         (0..len).map(|_| self.integer(low, high).exp2()).collect()
     }
 
+    /// A number of columns up to `most`, as often as not a multiple of 128.
+    pub fn columns(&mut self, most: usize) -> usize {
+        match self.below(2) {
+            0 => 1 + self.below(most),
+            _ => 128 * (1 + self.below(most.div_ceil(128))),
+        }
+    }
+
     /// A permutation of 0..len (Fisher and Yates).
     pub fn permutation(&mut self, len: usize) -> Vec<usize> {
         let mut order: Vec<usize> = (0..len).collect();

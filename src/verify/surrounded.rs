@@ -1,6 +1,6 @@
 //! Tensors in the middle of other memory: inputs among NaN, outputs full of poison between canaries.
 
-use super::exact;
+use super::{Evidence, Source, exact};
 use crate::device::Device;
 use crate::dtype::{E4m3, Element, bf16, nearest_bf16};
 use crate::error::{Error, Result};
@@ -44,6 +44,16 @@ pub struct Place {
     pub padding: usize,
 }
 
+impl Place {
+    /// Aligned one time in three.
+    pub fn draw(source: &mut Source) -> Self {
+        match source.below(3) {
+            0 => Place::default(),
+            _ => Place { offset: source.below(10), padding: source.below(10) },
+        }
+    }
+}
+
 /// A view in the middle of a larger allocation.
 #[derive(Debug, Clone)]
 pub struct Surrounded<T: Poison> {
@@ -76,13 +86,27 @@ impl<T: Poison> Surrounded<T> {
 
     /// A row-major tensor of `values`, in poison.
     pub fn input(device: &Device, shape: &[usize], place: Place, values: &[T]) -> Result<Self> {
-        let surrounded = Self::output(device, shape, place)?;
-        let mut raw = vec![T::POISON; surrounded.whole.len()];
+        Self::output(device, shape, place)?.filled(values)
+    }
+
+    /// The same memory with these values in the view, given in row-major order.
+    pub fn filled(self, values: &[T]) -> Result<Self> {
+        self.fill(values)?;
+        Ok(self)
+    }
+
+    /// Overwrites the view with these values, in row-major order, and everything around it with poison.
+    pub fn fill(&self, values: &[T]) -> Result<()> {
+        let mut raw = vec![T::POISON; self.whole.len()];
         for (index, value) in values.iter().enumerate() {
-            raw[surrounded.at(index)] = *value;
+            raw[self.at(index)] = *value;
         }
-        surrounded.whole.write(&raw)?;
-        Ok(surrounded)
+        self.whole.write(&raw)
+    }
+
+    /// Overwrites everything with poison.
+    pub fn clear(&self) -> Result<()> {
+        self.whole.write(&vec![T::POISON; self.whole.len()])
     }
 
     /// The tensor.
@@ -91,15 +115,15 @@ impl<T: Poison> Surrounded<T> {
     }
 
     /// The tensor's elements in row-major order, once it is sure that nothing around them has changed.
-    pub fn finish(&self, name: &str) -> std::result::Result<Vec<T>, String> {
-        let raw = self.whole.to_vec().map_err(|error| error.to_string())?;
-        let inside: Vec<_> = (0..self.view.len()).map(|index| self.at(index)).collect();
-        let mut around: Vec<_> = raw.iter().map(|value| value.bits()).collect();
-        for at in &inside {
-            around[*at] = T::POISON.bits();
-        }
-        exact(&format!("memory around {name}"), &around, &vec![T::POISON.bits(); raw.len()])?;
-        Ok(inside.into_iter().map(|at| raw[at]).collect())
+    pub fn finish(&self, name: &str, evidence: &mut Evidence) -> std::result::Result<Vec<T>, String> {
+        let mut raw = self.whole.to_vec().map_err(text)?;
+        let values: Vec<T> = (0..self.view.len())
+            .map(|index| std::mem::replace(&mut raw[self.at(index)], T::POISON))
+            .collect();
+        exact(&format!("memory around {name}"), &bits(&raw), &vec![T::POISON.bits(); raw.len()])?;
+        evidence.canaries += (raw.len() - values.len()) as u64;
+        evidence.digest(values.iter().map(|value| value.bits()));
+        Ok(values)
     }
 
     /// Where in the allocation an element is, by its row-major number.

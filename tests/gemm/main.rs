@@ -12,16 +12,9 @@ fn device() -> Device {
 
 const LAYOUTS: [ScaleLayout; 2] = [ScaleLayout::RowMajor, ScaleLayout::MnMajor];
 
-/// The device under each completion policy (once on a real card), for one check.
-fn under_every_schedule(mut check: impl FnMut(&Device) -> Result<(), String>) -> Result<(), TestCaseError> {
-    let device = device();
-    for (name, schedule) in verify::schedules() {
-        if device.is_simulated() {
-            device.set_schedule(schedule).unwrap();
-        }
-        check(&device).map_err(|error| TestCaseError::fail(format!("{error}\nunder the {name} schedule")))?;
-    }
-    Ok(())
+/// Under each completion policy (once on a real card).
+fn under_every_schedule<R>(check: impl FnMut(&Device) -> Result<R, String>) -> Result<(), TestCaseError> {
+    verify::under_every_schedule(&device(), check).map_err(TestCaseError::fail)
 }
 
 fn fp8(rows: Rows<'_>, n: usize, k: usize) -> Fp8Check<'_> {
@@ -34,13 +27,8 @@ fn half(m: usize, n: usize, k: usize) -> Bf16Check {
 
 #[test]
 #[cfg_attr(not(ng_kernels), ignore = "needs compiled kernels: run cargo xtask setup")]
-fn every_quick_case_passes() {
-    let device = device();
-    let cases = verify::gemm::cases();
-    assert!(!cases.is_empty());
-    for case in cases {
-        (case.run)(&device).unwrap_or_else(|error| panic!("{}: {error}", case.name));
-    }
+fn every_case_passes_under_every_schedule() {
+    verify::check_family(&device(), "gemm", 1).unwrap();
 }
 
 #[test]
@@ -70,16 +58,6 @@ fn more_tiles_than_blocks_are_walked() {
     Bf16Check { tile, ..half(65, 6400, 8) }.check::<bf16>(&device).unwrap();
 }
 
-#[test]
-#[cfg_attr(not(ng_kernels), ignore = "needs compiled kernels: run cargo xtask setup")]
-fn bits_are_those_of_the_tensor_core_model() {
-    let device = device();
-    for (m, n, k, seed) in [(66, 130, 640, 1), (3, 24, 1040, 2), (1, 1, 32, 3)] {
-        let check = Fp8Check { values: Values::Normal, seed, ..fp8(Rows::Dense(m), n, k) };
-        check.check_bits(&device).unwrap();
-    }
-}
-
 fn layouts() -> impl Strategy<Value = ScaleLayout> {
     prop::sample::select(&LAYOUTS[..])
 }
@@ -89,7 +67,7 @@ fn tiles() -> impl Strategy<Value = Option<Tile>> {
 }
 
 fn values() -> impl Strategy<Value = Values> {
-    prop::sample::select(&[Values::Integers, Values::Normal][..])
+    prop::sample::select(&Values::ALL[..])
 }
 
 fn extent() -> impl Strategy<Value = usize> {

@@ -53,7 +53,7 @@ fn fp8(device: &Device) -> Result<(), String> {
         values: Values::Integers,
         seed: 3,
     };
-    check.check::<bf16>(device)
+    check.check::<bf16>(device).map(drop)
 }
 
 /// Three pages, the last one partly filled, several query tokens.

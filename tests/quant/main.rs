@@ -12,34 +12,13 @@ fn device() -> Device {
 
 /// The device under the completion policy that a seed chooses.
 fn device_under(seed: u64) -> Device {
-    let device = device();
-    if device.is_simulated() {
-        device.set_schedule(verify::schedules()[(seed % 3) as usize].1).unwrap();
-    }
-    device
-}
-
-/// The device, and the checks of one list under each completion policy.
-fn under_every_schedule(check: impl Fn(&Device) -> Result<(), String>) {
-    let device = device();
-    for (name, schedule) in verify::schedules() {
-        if device.is_simulated() {
-            device.set_schedule(schedule).unwrap();
-        }
-        check(&device).unwrap_or_else(|error| panic!("{error}\nunder the {name} schedule"));
-    }
+    verify::device_under(seed).unwrap()
 }
 
 #[test]
 #[cfg_attr(not(ng_kernels), ignore = "needs compiled kernels: run cargo xtask setup")]
-fn every_quick_case_passes_under_every_schedule() {
-    let cases: Vec<_> = verify::cases().into_iter().filter(|case| case.family == "quant").collect();
-    assert!(!cases.is_empty());
-    under_every_schedule(|device| {
-        cases
-            .iter()
-            .try_for_each(|case| (case.run)(device).map_err(|error| format!("{}: {error}", case.name)))
-    });
+fn every_case_passes_under_every_schedule() {
+    verify::check_family(&device(), "quant", 1).unwrap();
 }
 
 fn problems() -> impl Strategy<Value = Problem> {

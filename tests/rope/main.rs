@@ -12,28 +12,13 @@ fn device() -> Device {
 
 /// The device under the completion policy that a seed chooses.
 fn device_under(seed: u64) -> Device {
-    let device = device();
-    if device.is_simulated() {
-        device.set_schedule(verify::schedules()[(seed % 3) as usize].1).unwrap();
-    }
-    device
+    verify::device_under(seed).unwrap()
 }
 
 #[test]
 #[cfg_attr(not(ng_kernels), ignore = "needs compiled kernels: run cargo xtask setup")]
-fn every_quick_case_passes_under_every_schedule() {
-    let cases: Vec<_> = verify::cases().into_iter().filter(|case| case.family == "rope").collect();
-    assert!(!cases.is_empty());
-    let device = device();
-    for (name, schedule) in verify::schedules() {
-        if device.is_simulated() {
-            device.set_schedule(schedule).unwrap();
-        }
-        for case in &cases {
-            (case.run)(&device)
-                .unwrap_or_else(|error| panic!("{}: {error}\nunder the {name} schedule", case.name));
-        }
-    }
+fn every_case_passes_under_every_schedule() {
+    verify::check_family(&device(), "rope", 1).unwrap();
 }
 
 /// Aligned and unaligned, alone and as columns of wider rows.

@@ -1,6 +1,17 @@
-//! Attention over the latent cache: inputs, the error that the kernel may make, and quick cases.
+//! Attention over the latent cache: inputs, the error that the kernel may make, properties and cases.
+//!
+//! Of the four oracles, the first applies to special inputs whose answers are exact ([`uniform_attention`],
+//! [`one_hot_attention`]) and the third to all. The other two want a product of matrices alone.
 
-use super::{Case, Source};
+mod cases;
+mod exact;
+pub mod properties;
+
+pub(super) use cases::cases;
+pub use exact::{one_hot_attention, uniform_attention};
+
+use super::surrounded::{Place, Surrounded};
+use super::{Evidence, Source};
 use crate::device::{Device, Status};
 use crate::dtype::bf16;
 use crate::error::Result;
@@ -33,6 +44,8 @@ pub struct AttentionOutputs {
     pub lse: Vec<f32>,
     /// What the kernel reported about lengths and page ids.
     pub status: Status,
+    /// What was found around the outputs, and what was compared.
+    pub evidence: Evidence,
 }
 
 /// How far outputs may be from the oracle, element by element.
@@ -96,16 +109,38 @@ impl AttentionInputs {
     }
 
     /// Runs the kernel. One split and no workspace where `splits` is `None`.
-    pub fn run(&self, device: &Device, splits: Option<usize>) -> Result<AttentionOutputs> {
+    ///
+    /// # Errors
+    ///
+    /// The device's, or that memory around the outputs was written.
+    pub fn run(
+        &self,
+        device: &Device,
+        splits: Option<usize>,
+    ) -> std::result::Result<AttentionOutputs, String> {
+        let (output, lse, status) = self.launch(device, splits).map_err(|error| error.to_string())?;
+        let mut evidence = Evidence::default();
+        let (output, lse) = (output.finish("output", &mut evidence)?, lse.finish("lse", &mut evidence)?);
+        Ok(AttentionOutputs { output, lse, status, evidence })
+    }
+
+    fn launch(
+        &self,
+        device: &Device,
+        splits: Option<usize>,
+    ) -> Result<(Surrounded<bf16>, Surrounded<f32>, Status)> {
         let Shape { batch, tokens, heads, table_pages, cache_pages } = self.shape;
         let query = device.tensor(&[batch, tokens, heads, 576], &self.query)?;
         let cache = LatentCache::new(device, cache_pages)?;
         cache.tensor().write(&self.cache)?;
         let table = device.tensor(&[batch, table_pages], &self.table)?;
         let lengths = device.tensor(&[batch], &self.lengths)?;
-        let output = device.full(&[batch, tokens, heads, 512], bf16::NAN)?;
-        let lse = device.full(&[batch, heads, tokens], f32::NAN)?;
-        let operation = Attention::new(&query, &cache, &table, &lengths, &output).scale(self.scale).lse(&lse);
+        let aligned = Place { offset: 8, padding: 8 };
+        let output = Surrounded::<bf16>::output(device, &[batch, tokens, heads, 512], aligned)?;
+        let lse =
+            Surrounded::<f32>::output(device, &[batch, heads, tokens], Place { offset: 1, padding: 1 })?;
+        let operation =
+            Attention::new(&query, &cache, &table, &lengths, output.view()).scale(self.scale).lse(lse.view());
         let stream = device.stream();
         match splits {
             None => operation.launch(&stream)?,
@@ -115,7 +150,7 @@ impl AttentionInputs {
                 operation.workspace(&workspace).launch(&stream)?;
             }
         }
-        Ok(AttentionOutputs { output: output.to_vec()?, lse: lse.to_vec()?, status: stream.status()? })
+        Ok((output, lse, stream.status()?))
     }
 
     /// The oracle's answer.
@@ -202,11 +237,11 @@ impl AttentionInputs {
         device: &Device,
         splits: Option<usize>,
     ) -> std::result::Result<AttentionOutputs, String> {
-        let got = self.run(device, splits).map_err(|error| error.to_string())?;
+        let mut got = self.run(device, splits)?;
         let want = self.expected();
         let bounds = self.bounds(splits.unwrap_or(1));
-        super::within("output", &widened(&got.output), &want.output, &bounds.output)?;
-        super::within("lse", &got.lse, &want.lse, &bounds.lse)?;
+        got.evidence.within("output", &widened(&got.output), &want.output, &bounds.output)?;
+        got.evidence.within("lse", &got.lse, &want.lse, &bounds.lse)?;
         Ok(got)
     }
 }
@@ -218,110 +253,4 @@ fn dot_of_magnitudes(query: &[f64], key: &[f64]) -> f64 {
 /// bf16 values as f32, exactly.
 pub fn widened(values: &[bf16]) -> Vec<f32> {
     values.iter().map(|value| value.to_f32()).collect()
-}
-
-/// Equal scores (queries of zero) over small integers: every visible token weighs the same, so one token too many
-/// or too few shows, and sums are exact. Returns the inputs and the exact output.
-pub fn uniform_attention(
-    source: &mut Source,
-    lengths: &[usize],
-    tokens: usize,
-    heads: usize,
-) -> (AttentionInputs, Vec<bf16>) {
-    let inputs = AttentionInputs::new(source, lengths, tokens, heads, |source, place, _| match place {
-        Some(_) => source.integer(-8, 8),
-        None => 0.0,
-    });
-    let mut want = Vec::new();
-    for b in 0..lengths.len() {
-        for token in 0..tokens {
-            let row = reference::row(&inputs.shape, &inputs.table, &inputs.lengths, b, token);
-            let inverse = if row.keys.is_empty() { 0.0 } else { (row.keys.len() as f32).recip() };
-            let sums = (0..512).map(|d| {
-                let sum = row.keys.iter().fold(0.0, |sum, &(_, key)| sum + inputs.cache[key + d].to_f32());
-                bf16::from_f32(sum * inverse)
-            });
-            let sums: Vec<bf16> = sums.collect();
-            for _ in 0..heads {
-                want.extend_from_slice(&sums);
-            }
-        }
-    }
-    (inputs, want)
-}
-
-/// Each query row selects one token: the rotary columns hold the token's number in binary as ±1, and the query asks
-/// for one so strongly that every other weight is zero. Returns the inputs and the exact output.
-pub fn one_hot_attention(
-    source: &mut Source,
-    lengths: &[usize],
-    tokens: usize,
-    heads: usize,
-) -> (AttentionInputs, Vec<bf16>) {
-    let sign = |number: usize, bit: usize| if number >> (bit % 16) & 1 == 1 { 1.0 } else { -1.0 };
-    let mut inputs =
-        AttentionInputs::new(source, lengths, tokens, heads, |source, place, column| match (place, column) {
-            (Some(place), 512..) => sign(place, column - 512),
-            (Some(_), _) => source.normal(),
-            (None, _) => 0.0,
-        });
-    inputs.scale = 1.0;
-    let mut want = vec![bf16::ZERO; lengths.len() * tokens * heads * 512];
-    for b in 0..lengths.len() {
-        for token in 0..tokens {
-            let row = reference::row(&inputs.shape, &inputs.table, &inputs.lengths, b, token);
-            for head in 0..heads {
-                if row.keys.is_empty() {
-                    continue;
-                }
-                let at = (b * tokens + token) * heads + head;
-                let (place, key) = row.keys[source.below(row.keys.len())];
-                for column in 512..576 {
-                    inputs.query[at * 576 + column] = bf16::from_f32(64.0 * sign(place, column - 512));
-                }
-                want[at * 512..][..512].copy_from_slice(&inputs.cache[key..key + 512]);
-            }
-        }
-    }
-    (inputs, want)
-}
-
-fn exactly(
-    device: &Device,
-    (inputs, want): (AttentionInputs, Vec<bf16>),
-    splits: Option<usize>,
-) -> std::result::Result<(), String> {
-    let got = inputs.run(device, splits).map_err(|error| error.to_string())?;
-    super::exact("output", &got.output, &want)
-}
-
-/// Quick cases of this family.
-pub fn cases() -> Vec<Case> {
-    fn bounded(
-        device: &Device,
-        lengths: &[usize],
-        tokens: usize,
-        heads: usize,
-        splits: Option<usize>,
-    ) -> Outcome {
-        AttentionInputs::normal(&mut Source::new(7), lengths, tokens, heads).check(device, splits).map(drop)
-    }
-    type Outcome = std::result::Result<(), String>;
-    let case = |name, run| Case { family: "mla", name, run };
-    vec![
-        case("decode, 16 heads, page boundaries", |d| bounded(d, &[1, 63, 64, 65, 129], 1, 16, None)),
-        case("decode, 128 heads", |d| bounded(d, &[200], 1, 128, None)),
-        case("decode, 128 heads, 3 splits", |d| bounded(d, &[300], 1, 128, Some(3))),
-        case("decode, an empty sequence in the batch", |d| bounded(d, &[70, 0, 5], 1, 6, Some(2))),
-        case("prefill, causal", |d| bounded(d, &[70, 130], 70, 2, None)),
-        case("equal scores, exact", |d| {
-            exactly(d, uniform_attention(&mut Source::new(8), &[1, 64, 127, 200], 3, 6), None)
-        }),
-        case("equal scores over splits, exact", |d| {
-            exactly(d, uniform_attention(&mut Source::new(9), &[260, 64], 2, 16), Some(4))
-        }),
-        case("one token selected, exact", |d| {
-            exactly(d, one_hot_attention(&mut Source::new(10), &[200, 129], 2, 16), None)
-        }),
-    ]
 }

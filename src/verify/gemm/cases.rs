@@ -1,0 +1,281 @@
+//! The cases of this family: fixed shapes, and shapes drawn from the seed.
+
+use super::properties::Property;
+use super::{Bf16Check, Fp8Check, Rows, Sampling, Values};
+use crate::device::Device;
+use crate::dtype::bf16;
+use crate::fp8::ScaleLayout;
+use crate::gemm::Tile;
+use crate::verify::{Case, Evidence, Source};
+
+type Outcome = Result<Evidence, String>;
+
+const DENSE: Fp8Check<'_> = Fp8Check {
+    rows: Rows::Dense(1),
+    n: 128,
+    k: 128,
+    layout: ScaleLayout::RowMajor,
+    tile: None,
+    values: Values::Normal,
+    seed: 1,
+};
+
+const BF16: Bf16Check = Bf16Check {
+    batch: None,
+    m: 1,
+    n: 64,
+    k: 64,
+    interleaved: false,
+    tile: None,
+    values: Values::Normal,
+    seed: 1,
+};
+
+/// An extent below `most`, often at the border of a tile.
+fn extent(source: &mut Source, most: usize) -> usize {
+    let borders = [1, 7, 8, 63, 64, 65, 127, 128, 129, 192];
+    match source.below(2) {
+        0 => borders[source.below(borders.len())].min(most),
+        _ => 1 + source.below(most),
+    }
+}
+
+fn pick<V: Copy>(source: &mut Source, from: &[V]) -> V {
+    from[source.below(from.len())]
+}
+
+fn tile(source: &mut Source) -> Option<Tile> {
+    match source.below(3) {
+        0 => None,
+        _ => Some(pick(source, Tile::ALL)),
+    }
+}
+
+fn layout(source: &mut Source) -> ScaleLayout {
+    pick(source, &[ScaleLayout::RowMajor, ScaleLayout::MnMajor])
+}
+
+fn run_fp8(source: &mut Source, device: &Device, check: Fp8Check<'_>) -> Outcome {
+    match source.below(2) {
+        0 => check.check_sampled::<f32>(device, Sampling::Thorough),
+        _ => check.check_sampled::<bf16>(device, Sampling::Thorough),
+    }
+}
+
+/// Any shape, layout, tile, kind of values and output.
+fn drawn_dense(device: &Device, seed: u64) -> Outcome {
+    let source = &mut Source::new(seed);
+    let check = Fp8Check {
+        rows: Rows::Dense(extent(source, 200)),
+        n: extent(source, 300),
+        k: 1 + source.below(1200),
+        layout: layout(source),
+        tile: tile(source),
+        values: pick(source, &Values::ALL),
+        seed,
+    };
+    run_fp8(source, device, check)
+}
+
+/// Group sizes as routing makes them: many empty, most small.
+fn sizes(source: &mut Source) -> Vec<usize> {
+    let count = 1 + source.below(24);
+    let mut sizes: Vec<usize> = (0..count)
+        .map(|_| match source.below(6) {
+            0..3 => source.below(6),
+            3 => 60 + source.below(10),
+            _ => 0,
+        })
+        .collect();
+    sizes[count / 2] += 1;
+    sizes
+}
+
+fn drawn_grouped(device: &Device, seed: u64) -> Outcome {
+    let source = &mut Source::new(seed ^ 0x6400);
+    let sizes = sizes(source);
+    let check = Fp8Check {
+        rows: Rows::Groups(&sizes),
+        n: extent(source, 200),
+        k: 1 + source.below(600),
+        layout: layout(source),
+        tile: tile(source),
+        values: pick(source, &Values::ALL),
+        seed,
+    };
+    run_fp8(source, device, check)
+}
+
+fn drawn_bf16(device: &Device, seed: u64) -> Outcome {
+    let source = &mut Source::new(seed ^ 0xB16);
+    let check = Bf16Check {
+        batch: pick(source, &[None, Some(1), Some(2), Some(5)]),
+        m: extent(source, 150),
+        n: extent(source, 200),
+        k: 1 + source.below(500),
+        interleaved: source.below(2) == 0,
+        tile: tile(source),
+        values: pick(source, &Values::ALL),
+        seed,
+    };
+    match source.below(2) {
+        0 => check.check_sampled::<f32>(device, Sampling::Thorough),
+        _ => check.check_sampled::<bf16>(device, Sampling::Thorough),
+    }
+}
+
+/// Every property on drawn shapes.
+fn properties(device: &Device, seed: u64) -> Outcome {
+    let source = &mut Source::new(seed ^ 0x9209);
+    let mut all = Evidence::default();
+    let sizes = sizes(source);
+    let dense = Fp8Check {
+        rows: Rows::Dense(2 + source.below(70)),
+        n: 130 + source.below(200),
+        k: 129 + source.below(400),
+        layout: layout(source),
+        tile: tile(source),
+        values: Values::Normal,
+        seed,
+    };
+    let single = Bf16Check {
+        m: 2 + source.below(70),
+        n: 2 + source.below(150),
+        k: 17 + source.below(200),
+        tile: tile(source),
+        seed,
+        ..BF16
+    };
+    for property in Property::ALL {
+        let (fp8, half) = match property {
+            Property::Parts => (
+                Fp8Check { rows: Rows::Groups(&sizes), ..dense },
+                Bf16Check { batch: Some(3), m: 5, interleaved: seed.is_multiple_of(2), ..single },
+            ),
+            _ => (dense, single),
+        };
+        all.add(&fp8.holds::<f32>(device, property)?);
+        all.add(&half.holds::<bf16>(device, property)?);
+    }
+    Ok(all)
+}
+
+fn invariance(device: &Device, seed: u64) -> Outcome {
+    let counts: &[usize] =
+        if device.is_simulated() { &[2, 17, 33, 128, 257] } else { &[2, 17, 33, 128, 257, 1024, 4096] };
+    let mut all = Fp8Check { n: 136, k: 384, seed, ..DENSE }.holds_alone::<f32>(device, counts)?;
+    all.add(&Bf16Check { n: 72, k: 200, seed, ..BF16 }.holds_alone::<f32>(device, counts)?);
+    Ok(all)
+}
+
+/// Cases that suit any device.
+pub(in crate::verify) fn cases() -> Vec<Case> {
+    macro_rules! case {
+        ($name:literal, |$device:ident, $seed:ident| $run:expr) => {
+            Case { family: "gemm", name: $name, run: |$device, $seed| $run }
+        };
+    }
+    vec![
+        case!("FP8 1x2112x512, integers", |device, seed| {
+            let values = Values::Integers;
+            Fp8Check { n: 2112, k: 512, values, seed, ..DENSE }.check::<bf16>(device)
+        }),
+        case!("FP8 9x576x1024, all positive", |device, seed| {
+            let values = Values::Positive;
+            Fp8Check { rows: Rows::Dense(9), n: 576, k: 1024, values, seed, ..DENSE }.check::<f32>(device)
+        }),
+        case!("FP8 33x576x448, ragged blocks", |device, seed| {
+            Fp8Check { rows: Rows::Dense(33), n: 576, k: 448, seed, ..DENSE }.check::<bf16>(device)
+        }),
+        case!("FP8 130x256x384, column-major scales, f32", |device, seed| {
+            let layout = ScaleLayout::MnMajor;
+            Fp8Check { rows: Rows::Dense(130), n: 256, k: 384, layout, seed, ..DENSE }.check::<f32>(device)
+        }),
+        case!("FP8 4x256x7168, 56 blocks of K", |device, seed| {
+            Fp8Check { rows: Rows::Dense(4), n: 256, k: 7168, seed, ..DENSE }.check::<bf16>(device)
+        }),
+        case!("FP8 grouped, 6 experts, integers", |device, seed| {
+            let (values, rows) = (Values::Integers, Rows::Groups(&[3, 0, 65, 1, 0, 17]));
+            Fp8Check { rows, n: 192, k: 256, values, seed, ..DENSE }.check::<bf16>(device)
+        }),
+        case!("FP8 grouped, 3 experts, sparse", |device, seed| {
+            let (values, rows) = (Values::Sparse, Rows::Groups(&[5, 64, 2]));
+            Fp8Check { rows, n: 128, k: 512, values, seed, ..DENSE }.check::<f32>(device)
+        }),
+        case!("FP8 grouped, 256 experts", |device, seed| {
+            let mut sizes = [0; 256];
+            (0..40).for_each(|i| sizes[i * 37 % 256] = 1 + i % 3);
+            Fp8Check { rows: Rows::Groups(&sizes), n: 64, k: 144, seed, ..DENSE }.check::<bf16>(device)
+        }),
+        case!("bf16 7x256x512 to f32, integers", |device, seed| {
+            Bf16Check { m: 7, n: 256, k: 512, values: Values::Integers, seed, ..BF16 }.check::<f32>(device)
+        }),
+        case!("bf16 66x24x200", |device, seed| {
+            Bf16Check { m: 66, n: 24, k: 200, seed, ..BF16 }.check::<bf16>(device)
+        }),
+        case!("bf16 8 heads of 3x512x128", |device, seed| {
+            Bf16Check { batch: Some(8), m: 3, n: 512, k: 128, interleaved: true, seed, ..BF16 }
+                .check::<bf16>(device)
+        }),
+        case!("FP8, a drawn shape", |device, seed| drawn_dense(device, seed)),
+        case!("FP8 grouped, a drawn shape", |device, seed| drawn_grouped(device, seed)),
+        case!("bf16, a drawn shape", |device, seed| drawn_bf16(device, seed)),
+        case!("FP8 64x1536x1024, by projection and model", |device, seed| {
+            Fp8Check { rows: Rows::Dense(64), n: 1536, k: 1024, seed, ..DENSE }.check_large::<bf16>(device)
+        }),
+        case!("bf16 64x512x1024, by projection and model, integers", |device, seed| {
+            Bf16Check { m: 64, n: 512, k: 1024, values: Values::Integers, seed, ..BF16 }
+                .check_large::<f32>(device)
+        }),
+        case!("a row alone and among others", |device, seed| invariance(device, seed)),
+        case!("permutations, powers of two, zeros, tiles, graphs", |device, seed| properties(device, seed)),
+    ]
+}
+
+/// Published layers in full: on a card a matter of seconds, on the simulated one of hours.
+pub(in crate::verify) fn large_cases() -> Vec<Case> {
+    macro_rules! case {
+        ($name:literal, $check:expr) => {
+            Case {
+                family: "gemm",
+                name: $name,
+                run: |device, seed| {
+                    let check = $check;
+                    let values = if seed % 2 == 0 { Values::Normal } else { Values::Positive };
+                    match seed % 2 {
+                        0 => check(values, seed).check_large::<bf16>(device),
+                        _ => check(values, seed).check_large::<f32>(device),
+                    }
+                },
+            }
+        };
+    }
+    fn dense([rows, n, k]: [usize; 3], values: Values, seed: u64) -> Fp8Check<'static> {
+        Fp8Check { rows: Rows::Dense(rows), n, k, values, seed, ..DENSE }
+    }
+    vec![
+        case!("FP8 4096x2112x7168", |values, seed| dense([4096, 2112, 7168], values, seed)),
+        case!("FP8 4096x24576x1536", |values, seed| dense([4096, 24_576, 1536], values, seed)),
+        case!("FP8 4096x7168x16384", |values, seed| dense([4096, 7168, 16_384], values, seed)),
+        case!("FP8 4096x4096x7168", |values, seed| dense([4096, 4096, 7168], values, seed)),
+        case!("FP8 4096x7168x2048", |values, seed| dense([4096, 7168, 2048], values, seed)),
+        case!("FP8 grouped, 32 experts of 4096x7168", |values, seed| Fp8Check {
+            rows: Rows::Groups(&[64; 32]),
+            n: 4096,
+            k: 7168,
+            values,
+            seed,
+            ..DENSE
+        }),
+        case!("bf16 128 heads of 128x512x128", |values, seed| Bf16Check {
+            batch: Some(128),
+            m: 128,
+            n: 512,
+            k: 128,
+            interleaved: true,
+            values,
+            seed,
+            ..BF16
+        }),
+    ]
+}

@@ -1,0 +1,78 @@
+//! The cases of this family.
+
+use super::super::{Case, Evidence, Source};
+use super::properties::{Property, holds};
+use super::{AttentionInputs, one_hot_attention, uniform_attention};
+use crate::device::Device;
+use crate::dtype::bf16;
+
+type Outcome = Result<Evidence, String>;
+
+fn bounded(
+    device: &Device,
+    seed: u64,
+    lengths: &[usize],
+    [tokens, heads]: [usize; 2],
+    splits: Option<usize>,
+) -> Outcome {
+    let inputs = AttentionInputs::normal(&mut Source::new(seed), lengths, tokens, heads);
+    inputs.check(device, splits).map(|outputs| outputs.evidence)
+}
+
+fn exactly(device: &Device, (inputs, want): (AttentionInputs, Vec<bf16>), splits: Option<usize>) -> Outcome {
+    let mut got = inputs.run(device, splits)?;
+    got.evidence.exact("output", &got.output, &want)?;
+    Ok(got.evidence)
+}
+
+/// Any lengths, tokens, heads and splits.
+fn drawn(device: &Device, seed: u64) -> Outcome {
+    let source = &mut Source::new(seed ^ 0x317A);
+    let lengths: Vec<usize> = (0..1 + source.below(3)).map(|_| source.below(200)).collect();
+    let (tokens, heads) = (1 + source.below(5), [1, 6, 16, 1 + source.below(40)][source.below(4)]);
+    let splits = [None, Some(1), Some(2), Some(1 + source.below(5))][source.below(4)];
+    bounded(device, seed, &lengths, [tokens, heads], splits)
+}
+
+fn properties(device: &Device, seed: u64) -> Outcome {
+    let source = &mut Source::new(seed ^ 0x9209);
+    let lengths: Vec<usize> = (0..2).map(|_| 2 + source.below(150)).collect();
+    let (tokens, heads) = (1 + source.below(3), 2 + source.below(20));
+    let splits = [None, Some(2), Some(3)][source.below(3)];
+    let mut all = Evidence::default();
+    for property in Property::ALL {
+        all.add(&holds(device, property, &lengths, [tokens, heads], splits, seed)?);
+    }
+    Ok(all)
+}
+
+/// Cases that suit any device.
+pub(in crate::verify) fn cases() -> Vec<Case> {
+    macro_rules! case {
+        ($name:literal, |$device:ident, $seed:ident| $run:expr) => {
+            Case { family: "mla", name: $name, run: |$device, $seed| $run }
+        };
+    }
+    vec![
+        case!("decode, 16 heads, page boundaries", |device, seed| {
+            bounded(device, seed, &[1, 63, 64, 65, 129], [1, 16], None)
+        }),
+        case!("decode, 128 heads", |device, seed| bounded(device, seed, &[200], [1, 128], None)),
+        case!("decode, 128 heads, 3 splits", |device, seed| bounded(device, seed, &[300], [1, 128], Some(3))),
+        case!("decode, an empty sequence in the batch", |device, seed| {
+            bounded(device, seed, &[70, 0, 5], [1, 6], Some(2))
+        }),
+        case!("prefill, causal", |device, seed| bounded(device, seed, &[70, 130], [70, 2], None)),
+        case!("equal scores, exact", |device, seed| {
+            exactly(device, uniform_attention(&mut Source::new(seed), &[1, 64, 127, 200], 3, 6), None)
+        }),
+        case!("equal scores over splits, exact", |device, seed| {
+            exactly(device, uniform_attention(&mut Source::new(seed), &[260, 64], 2, 16), Some(4))
+        }),
+        case!("one token selected, exact", |device, seed| {
+            exactly(device, one_hot_attention(&mut Source::new(seed), &[200, 129], 2, 16), None)
+        }),
+        case!("a drawn shape", |device, seed| drawn(device, seed)),
+        case!("pages, order, heads, poison, prefixes, splits", |device, seed| properties(device, seed)),
+    ]
+}
