@@ -86,8 +86,6 @@ fn tf32(round: Round, relu: bool, satfinite: bool) -> Option<F1> {
         (Round::Nearest, true, true) => convert::<false, { RELU | SATFINITE }>,
         (Round::Zero, false, false) => convert::<false, TOWARD_ZERO>,
         (Round::Zero, true, false) => convert::<false, { TOWARD_ZERO | RELU }>,
-        (Round::Zero, false, true) => convert::<false, { TOWARD_ZERO | SATFINITE }>,
-        (Round::Zero, true, true) => convert::<false, { TOWARD_ZERO | RELU | SATFINITE }>,
         _ => return None,
     })
 }

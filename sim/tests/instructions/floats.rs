@@ -331,9 +331,6 @@ fn lesser_and_greater() {
         check(&format!("{name}.NaN.xorsign.abs.f32 %r0, %a0, %a1"), &rows, |[a, b, _]| {
             if f(a).is_nan() || f(b).is_nan() { NAN32 } else { signed(a, b) }
         });
-        check(&format!("{name}.f32 %r0, %a0, %a1, %a2"), &triples(&edges()), |[a, b, c]| {
-            bits(pick(pick(f(a), f(b)), f(c)))
-        });
     }
     for (op, pick) in [("min.f64", false), ("max.f64", true)] {
         check(&format!("{op} %rd0, %w0, %w1"), &pairs(&wide_edges()), |[a, b, _]| {

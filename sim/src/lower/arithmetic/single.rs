@@ -220,12 +220,6 @@ pub(super) fn operation(s: &Spelling<'_>, operands: usize) -> Option<Operation> 
                 (_, true, true) => two!(|a, b| by_magnitude(|a, b| or_nan(max, a, b), a, b)),
             }
         }
-        ("min", 4) => {
-            Tri32(|a, b, c| map3(a, b, c, |a, b, c| canonical(min(min(f(a), f(b)), f(c)))), Rule::Spread)
-        }
-        ("max", 4) => {
-            Tri32(|a, b, c| map3(a, b, c, |a, b, c| canonical(max(max(f(a), f(b)), f(c)))), Rule::Spread)
-        }
         ("copysign", 3) => Bin32(|a, b| map2(a, b, |a, b| b & 0x7fff_ffff | a & 0x8000_0000), Rule::Spread),
         ("neg", 2) => one!(|a: f32| -a),
         ("abs", 2) => one!(f32::abs),
