@@ -156,6 +156,13 @@ impl Mbarrier {
         Ok(())
     }
 
+    /// One arrival more in this phase: a copy will make it.
+    pub fn expect_arrival(&mut self) -> Result<()> {
+        self.check()?;
+        self.pending = counted(self.pending + 1)?;
+        Ok(())
+    }
+
     /// `count` arrivals of which the program promises that they do not end the phase (`.noComplete`).
     pub fn promise_open(&self, count: u32) -> Result<()> {
         self.check()?;

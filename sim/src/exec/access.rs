@@ -111,7 +111,14 @@ impl Grid<'_> {
     }
 
     /// Counts sectors of a global access, or wavefronts of a shared one.
-    fn count_access(&mut self, space: Space, addresses: &Row64, mask: u32, bytes: u32, store: bool) {
+    pub(super) fn count_access(
+        &mut self,
+        space: Space,
+        addresses: &Row64,
+        mask: u32,
+        bytes: u32,
+        store: bool,
+    ) {
         let shared = match space {
             Space::Shared | Space::Cluster => true,
             Space::Global => false,

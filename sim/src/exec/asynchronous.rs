@@ -347,6 +347,9 @@ impl Grid<'_> {
 
     /// Completes the oldest pending operation of a block, if there is one.
     pub(super) fn complete_first(&mut self, slot: usize) -> Step<bool> {
+        if self.finish_first_copy(slot)? {
+            return Ok(true);
+        }
         if let Some(load) = self.blocks[slot].loads.pop_front() {
             self.finish_load(load)?;
             return Ok(true);
@@ -366,6 +369,7 @@ impl Grid<'_> {
     /// Random policy: some pending operations complete now.
     pub(super) fn complete_some(&mut self, slot: usize) -> Step<()> {
         if self.schedule.tma == Policy::Random {
+            self.finish_some_copy(slot)?;
             let block = &mut self.blocks[slot];
             if !block.loads.is_empty() && self.random.below(4) == 0 {
                 let pick = self.random.below(block.loads.len());

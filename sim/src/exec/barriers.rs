@@ -149,6 +149,22 @@ impl Grid<'_> {
         self.blocks[slot].mbarriers.entry(address).or_default()
     }
 
+    /// An arrival will come that nobody counted.
+    pub(super) fn expect_arrival(&mut self, slot: usize, address: u32, lane: u32) -> Step<()> {
+        self.mbarrier(slot, address).expect_arrival().map_err(|e| misuse(e, lane))
+    }
+
+    /// A thread's copies are complete.
+    pub(super) fn arrive_at(&mut self, slot: usize, address: u32, lane: u32) -> Step<()> {
+        let barrier = self.mbarrier(slot, address);
+        let before = barrier.phase();
+        barrier.arrive(1).map_err(|e| misuse(e, lane))?;
+        if barrier.phase() != before {
+            self.wake(slot, address);
+        }
+        Ok(())
+    }
+
     /// Bytes of a copy arrived.
     pub(super) fn complete_bytes(&mut self, slot: usize, address: u32, bytes: u32) -> Step<()> {
         let barrier = self.mbarrier(slot, address);

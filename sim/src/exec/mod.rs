@@ -10,6 +10,7 @@ mod barriers;
 mod check;
 mod cluster;
 mod convert;
+mod copies;
 mod operands;
 mod profiling;
 mod registers;
@@ -104,6 +105,7 @@ pub(crate) struct Block {
     mbarriers: HashMap<u32, crate::mbarrier::Mbarrier>,
     loads: VecDeque<PendingLoad>,
     stores: Vec<PendingStore>,
+    copies: VecDeque<copies::Pending>,
     warpgroups: Vec<wgmma::Warpgroup>,
     /// What each waiter last saw of an mbarrier: (warp, barrier, operation) to the phase polled in vain.
     parity_seen: HashMap<(usize, u32, u32), Option<u64>>,

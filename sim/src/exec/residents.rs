@@ -134,6 +134,7 @@ impl Grid<'_> {
 
     /// The last warp of a block has exited: nothing of it may still be in flight.
     pub(super) fn finish(&mut self, slot: usize) -> Step<()> {
+        self.finish_copies(slot)?;
         let block = &self.blocks[slot];
         let unread = block.stores.iter().filter(|s| s.data.is_none()).count();
         if unread > 0 {
@@ -190,6 +191,7 @@ impl Block {
             mbarriers: HashMap::new(),
             loads: VecDeque::new(),
             stores: Vec::new(),
+            copies: VecDeque::new(),
             warpgroups: Vec::new(),
             parity_seen: HashMap::new(),
             steps: 0,

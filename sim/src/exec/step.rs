@@ -434,6 +434,7 @@ impl Grid<'_> {
                 let members = self.members(w, *members, mask)?;
                 return Ok(self.warp_barrier(w, mask, members));
             }
+            Kind::Copy(copy) => self.copy(w, mask, copy)?,
             Kind::RegisterCount => self.together(w, mask)?,
             Kind::Nothing => {}
             Kind::Yield => return Ok(Flow::Yield),

@@ -3,6 +3,7 @@
 use super::registers::{File, Predicate};
 use crate::lower::program::{AT_RETURN, Program};
 use crate::memory::bits::Bits;
+use crate::row::Row64;
 use std::collections::HashMap;
 
 /// Lanes that run together.
@@ -68,6 +69,8 @@ pub(crate) struct Warp {
     pub(crate) local: Vec<u8>,
     pub(crate) local_defined: Bits,
     pub(crate) bulk: HashMap<u32, BulkGroups>,
+    /// Groups of `cp.async` that each lane has closed.
+    pub(crate) copy_groups: Row64,
     /// wgmma groups closed so far.
     pub(crate) wgmma_committed: u64,
     /// (group, operation) of every wgmma whose registers are still held.
@@ -97,6 +100,7 @@ impl Warp {
             local: vec![0; local],
             local_defined: Bits::new(local),
             bulk: HashMap::new(),
+            copy_groups: [0; 32],
             wgmma_committed: 0,
             wgmma_held: Vec::new(),
             cluster_arrived: [0; 2],
@@ -117,6 +121,7 @@ impl Warp {
         let len = self.local.len();
         self.local_defined.put(0, len, false);
         self.bulk.clear();
+        self.copy_groups = [0; 32];
         self.wgmma_committed = 0;
         self.wgmma_held.clear();
         self.cluster_arrived = [0; 2];

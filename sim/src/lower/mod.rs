@@ -3,6 +3,7 @@
 mod arithmetic;
 pub(crate) mod control;
 mod convert;
+mod copies;
 mod instruction;
 mod moves;
 mod opcodes;

@@ -591,6 +591,8 @@ pub(crate) enum Kind {
         from: Address,
         bytes: S32,
     },
+    /// `cp.async`.
+    Copy(Box<Copy>),
     BulkCommit,
     BulkWait {
         pending: u32,
@@ -624,6 +626,30 @@ pub(crate) enum Kind {
     },
     ExplicitCluster {
         d: u32,
+    },
+}
+
+/// `cp.async` and what belongs to it.
+#[derive(Debug)]
+pub(crate) enum Copy {
+    Issue {
+        to: Address,
+        from: Address,
+        bytes: u32,
+        /// Bytes to read; zeros follow.
+        source_bytes: S32,
+        /// Where it holds, nothing is read.
+        ignore: Option<SP>,
+    },
+    Commit,
+    Wait {
+        pending: u32,
+    },
+    WaitAll,
+    /// `cp.async.mbarrier.arrive`; `counted` (`.noinc`) says that the barrier's count allows for it.
+    Arrive {
+        at: Address,
+        counted: bool,
     },
 }
 

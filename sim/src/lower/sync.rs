@@ -27,6 +27,9 @@ impl Lowering<'_> {
                 }
                 return Ok((Kind::RegisterCount, Class::Other));
             }
+            "cp" if s.modifiers.first() == Some(&"async") && s.modifiers.get(1) != Some(&"bulk") => {
+                return Ok((self.copy(i, s)?, Class::Global));
+            }
             "cp" => return Ok((self.bulk(i, s)?, Class::Bulk)),
             "wgmma" => {
                 let class =

@@ -6,6 +6,7 @@ mod bits;
 mod bulk;
 mod control;
 mod conversions;
+mod copies;
 mod faults;
 mod floats;
 mod halves;
