@@ -115,7 +115,7 @@ fn special_registers() {
     let clocks = "mov.u64 %rd1, %clock64; mov.u64 %rd2, %clock64; setp.gt.u64 %p1, %rd2, %rd1; selp.u32 %r0, 1, 0, %p1";
     assert_eq!(results(clocks, &[[0; 3]]), [1]);
     let wrong = fault("mapa.shared::cluster.u32 %r1, %t, 3; st.global.u32 [%out], %r1;", 32);
-    assert!(matches!(wrong.kind, FaultKind::Barrier(ref what) if what.contains("rank 3")), "{wrong}");
+    assert!(matches!(wrong.kind, FaultKind::Cluster(ref what) if what.contains("rank 3")), "{wrong}");
 }
 
 #[test]
