@@ -1,8 +1,10 @@
-//! The `narrowgauge` command: cards, correctness checks and benchmarks.
+//! The `narrowgauge` command: cards, correctness checks, benchmarks and profiles.
 
 mod bench;
 mod cards;
+mod cases;
 mod check;
+mod profile;
 // The example is the engine; a bundle carries it for machines that cannot compile.
 #[cfg(feature = "demo")]
 #[allow(dead_code, reason = "its `main` is not called here")]
@@ -13,7 +15,7 @@ use clap::{Args, Parser, Subcommand};
 use narrowgauge::{Device, verify};
 use std::process::ExitCode;
 
-/// FP8 mixture-of-experts kernels: cards, correctness checks and benchmarks.
+/// FP8 mixture-of-experts kernels: cards, correctness checks, benchmarks and profiles.
 #[derive(Parser)]
 #[command(version)]
 struct Arguments {
@@ -40,6 +42,8 @@ enum Task {
         #[arg(long)]
         json: bool,
     },
+    /// Count what an operation's kernels do, instruction by instruction, on the simulated card.
+    Profile(Box<profile::Options>),
     /// Generate tokens from a checkpoint; its own flags follow.
     #[cfg(feature = "demo")]
     #[command(disable_help_flag = true)]
@@ -67,6 +71,7 @@ fn main() -> ExitCode {
         }
         Task::Check { on, options } => open(&on).and_then(|device| check::run(&device, &on.filter, &options)),
         Task::Bench { on, json } => open(&on).and_then(|device| bench::run(&device, &on.filter, json)),
+        Task::Profile(options) => profile::run(&options),
         #[cfg(feature = "demo")]
         Task::Demo { flags } => {
             return deepseek::run_from(std::iter::once("narrowgauge demo".into()).chain(flags));

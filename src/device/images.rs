@@ -10,11 +10,12 @@ static PACKED: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/images.bin"));
 
 /// One kernel for one architecture.
 #[derive(Clone, Debug)]
-pub(crate) struct Image {
-    /// What the simulated card runs. With no terminating zero.
-    pub(crate) ptx: Arc<str>,
+#[non_exhaustive]
+pub struct Image {
+    /// What the simulated card runs.
+    pub ptx: Arc<str>,
     /// What ptxas made from this very PTX; `None` where a folder of images has the PTX alone.
-    pub(crate) cubin: Option<Arc<[u8]>>,
+    pub cubin: Option<Arc<[u8]>>,
 }
 
 /// The image of a kernel for the architecture as nvcc names it, `sm_90a`. A folder of `NARROWGAUGE_IMAGES` with

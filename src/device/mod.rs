@@ -36,7 +36,7 @@ use crate::error::{Error, Result};
 
 pub use event::Event;
 pub use graph::Graph;
-pub use images::kernels;
+pub use images::{Image, kernels};
 pub(crate) use launch::KernelLaunch;
 pub use records::LaunchRecord;
 pub use status::Status;
@@ -190,6 +190,16 @@ impl Device {
             cuda.forget_times();
         }
         self.inner.records.clear();
+    }
+
+    /// The image of a kernel for this device, by its entry name as in [`LaunchRecord::kernel`]: what runs, to be looked
+    /// at.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::KernelsNotBuilt`], [`Error::UnsupportedArch`] or [`Error::Image`].
+    pub fn image(&self, kernel: &str) -> Result<Image> {
+        images::find(kernel, &self.inner.arch)
     }
 
     /// Whether an earlier failure killed the CUDA context, so that only a new process helps.

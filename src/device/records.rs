@@ -17,6 +17,9 @@ pub struct LaunchRecord {
     /// What the simulated card counted; `None` on a real one.
     #[cfg(feature = "sim")]
     pub counters: Option<narrowgauge_sim::Counters>,
+    /// One of each launch, in their order, while [`Schedule::profile`](narrowgauge_sim::Schedule::profile) is on.
+    #[cfg(feature = "sim")]
+    pub profiles: Vec<narrowgauge_sim::Profile>,
     /// Warnings of the simulated card, without repeats.
     pub warnings: Vec<String>,
     /// Time on a card, where [`Device::set_timing`](super::Device::set_timing) asked for it (launches of graphs

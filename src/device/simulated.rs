@@ -42,25 +42,31 @@ pub(crate) struct Prepared {
     parameters: Vec<u8>,
 }
 
-impl Executor {
-    pub(super) fn new(card: &Card) -> Arc<Self> {
+impl Card {
+    /// The limits of the simulated card of this kind.
+    pub fn simulated(&self) -> sim::CardProfile {
         // The name shows up in reports only.
         let name =
-            Card::ALL.iter().find(|known| known.name == card.name).map_or("card", |known| match known.name {
+            Card::ALL.iter().find(|known| known.name == self.name).map_or("card", |known| match known.name {
                 std::borrow::Cow::Borrowed(name) => name,
                 std::borrow::Cow::Owned(_) => "card",
             });
-        let profile = sim::CardProfile {
+        sim::CardProfile {
             name,
-            sms: card.sms,
-            shared_per_block: card.shared_per_block,
-            shared_per_sm: card.shared_per_sm,
-            compute_capability: card.compute_capability,
-            memory_bytes: card.memory_bytes,
+            sms: self.sms,
+            shared_per_block: self.shared_per_block,
+            shared_per_sm: self.shared_per_sm,
+            compute_capability: self.compute_capability,
+            memory_bytes: self.memory_bytes,
             non_portable_clusters: false,
-        };
+        }
+    }
+}
+
+impl Executor {
+    pub(super) fn new(card: &Card) -> Arc<Self> {
         Arc::new(Self {
-            machine: Mutex::new(sim::Machine::new(profile)),
+            machine: Mutex::new(sim::Machine::new(card.simulated())),
             schedule: Mutex::default(),
             modules: Mutex::default(),
         })
@@ -120,6 +126,7 @@ impl Executor {
         records.update(&prepared.entry, |record| {
             record.launches += 1;
             record.counters.get_or_insert_default().add(&report.counters);
+            record.profiles.extend(report.profile);
             for warning in report.warnings {
                 if !record.warnings.contains(&warning) {
                     record.warnings.push(warning);

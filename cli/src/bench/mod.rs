@@ -1,8 +1,6 @@
 //! `narrowgauge bench`: times on a card, counters on the simulated one.
 
-mod cases;
-
-use cases::Case;
+use crate::cases::{self, Case};
 use narrowgauge::norm::Add;
 use narrowgauge::{Device, Result, bf16};
 use serde_json::{Map, Value, json};
@@ -55,9 +53,9 @@ const COUNTER_HEAD: &str =
 
 /// One run on the simulated card, and what it counted. It says nothing about time.
 fn count(device: &Device, case: &Case) -> Result<Row> {
-    let launch = (case.prepare)(device)?;
+    let prepared = (case.prepare)(device)?;
     device.clear_records();
-    launch(&device.stream())?;
+    (prepared.launch)(&device.stream())?;
     let mut launches = 0;
     let mut sum = narrowgauge::sim::Counters::default();
     for record in device.records()? {
@@ -87,7 +85,7 @@ const TIME_HEAD: &str = "      us   TFLOPS     GB/s  of ceiling  limited by";
 
 /// The median of many runs between two events, each with a cold L2.
 fn time(device: &Device, case: &Case) -> Result<Row> {
-    let launch = (case.prepare)(device)?;
+    let prepared = (case.prepare)(device)?;
     let stream = device.stream();
     let card = device.card();
     // Adding arrays that are together several times the L2 leaves nothing of the operands in it.
@@ -98,7 +96,7 @@ fn time(device: &Device, case: &Case) -> Result<Row> {
     for run in 0..WARM_UPS + RUNS {
         Add::new(&a, &a, &sum).launch(&stream)?;
         let before = stream.record_event()?;
-        launch(&stream)?;
+        (prepared.launch)(&stream)?;
         let elapsed = stream.record_event()?.since(&before)?;
         if run >= WARM_UPS {
             times.push(elapsed);
@@ -107,7 +105,7 @@ fn time(device: &Device, case: &Case) -> Result<Row> {
     times.sort_unstable();
     let seconds = times[RUNS / 2].max(Duration::from_nanos(1)).as_secs_f64();
     let tflops = case.flops / seconds / 1e12;
-    let gbps = case.bytes / seconds / 1e9;
+    let gbps = prepared.operands.bytes() as f64 / seconds / 1e9;
     let peak = if case.fp8 { card.fp8_tflops } else { card.bf16_tflops };
     let share = |value: f64, ceiling: f64| if ceiling > 0.0 { value / ceiling } else { 0.0 };
     let (tensor, memory) = (share(tflops, peak), share(gbps, card.memory_gbps));

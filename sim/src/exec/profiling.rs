@@ -38,16 +38,24 @@ impl Grid<'_> {
     #[inline]
     pub(super) fn profile_bulk(&mut self, segments: &[Segment], store: bool) {
         let Some(recorder) = &mut self.recorder else { return };
+        // Segments are as short as the swizzle's pieces; neighbours share sectors.
+        let mut sectors = Vec::new();
+        let mut region = None;
         for segment in segments {
             // A segment outside of memory is a fault when the copy runs.
             if let Some(address) = segment.global
                 && let Some((slot, _)) = self.global.locate(address, u64::from(segment.bytes))
             {
                 let allocation = self.global.slot(slot);
-                let sectors = address / 32..(address + u64::from(segment.bytes)).div_ceil(32);
-                let region = (allocation.base, allocation.data.len() as u64);
-                recorder.sectors(region, sectors, store, Some(self.current_pc));
+                region = Some((allocation.base, allocation.data.len() as u64));
+                sectors.extend(address / 32..(address + u64::from(segment.bytes)).div_ceil(32));
             }
+        }
+        sectors.sort_unstable();
+        sectors.dedup();
+        // A copy stays within one allocation, or is a fault.
+        if let Some(region) = region {
+            recorder.sectors(region, sectors.into_iter(), store, Some(self.current_pc));
         }
     }
 

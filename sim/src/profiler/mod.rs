@@ -122,6 +122,8 @@ pub struct Counts {
     pub polling: u64,
     /// By [`Class`], polling included.
     pub by_class: [u64; Class::ALL.len()],
+    /// Polling by [`Class`].
+    pub polling_by_class: [u64; Class::ALL.len()],
 }
 
 /// An allocation and what the launch touched of it.
@@ -151,7 +153,7 @@ impl Profile {
     /// The main loop of the role with most instructions in its main loop, polling aside: an index into
     /// [`Profile::loops`].
     pub fn hottest_loop(&self) -> Option<usize> {
-        let busy = |role: &&RoleProfile| role.in_loop.executions - role.in_loop.polling;
+        let busy = |role: &&RoleProfile| role.in_loop.working();
         self.roles.iter().filter(|role| role.main_loop.is_some()).max_by_key(busy)?.main_loop
     }
 
@@ -188,11 +190,21 @@ impl Profile {
 impl RoleProfile {
     /// Warp instructions of one trip through the main loop, polling aside; none without trips.
     pub fn per_trip(&self) -> Option<f64> {
-        (self.trips > 0).then(|| (self.in_loop.executions - self.in_loop.polling) as f64 / self.trips as f64)
+        (self.trips > 0).then(|| self.in_loop.working() as f64 / self.trips as f64)
     }
 }
 
 impl Counts {
+    /// Warp instructions outside of loops that only wait.
+    pub fn working(&self) -> u64 {
+        self.executions - self.polling
+    }
+
+    /// Those of one class.
+    pub fn working_class(&self, class: Class) -> u64 {
+        self.by_class[class as usize] - self.polling_by_class[class as usize]
+    }
+
     /// Warp instructions of one class.
     pub fn class(&self, class: Class) -> u64 {
         self.by_class[class as usize]

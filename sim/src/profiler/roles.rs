@@ -38,7 +38,10 @@ impl Recorder {
                 if inside.is_none_or(|outer| innermost.is_some_and(|inner| loops.within(inner, outer))) {
                     counts.executions += count;
                     counts.by_class[op.class as usize] += count;
-                    counts.polling += if loops.polls(at) { count } else { 0 };
+                    if loops.polls(at) {
+                        counts.polling += count;
+                        counts.polling_by_class[op.class as usize] += count;
+                    }
                 }
             }
             counts

@@ -1,0 +1,230 @@
+//! What is measured and profiled: every operation with its shape, its operands and what it must do at least.
+//!
+//! `bench` runs DeepSeek-V3's shapes on a card and small relatives of them on the simulated one; `profile` runs one
+//! operation in a shape of the caller's.
+
+mod attention;
+mod experts;
+mod operand;
+mod products;
+mod rows;
+
+pub use operand::{Operand, Operands};
+
+use narrowgauge::quant::Quantize;
+use narrowgauge::verify::Source;
+use narrowgauge::{Device, E4m3, Fp8Blocks, Fp8Rows, Result, ScaleLayout, Stream, Tensor, bf16};
+
+/// Runs the operation once on operands that it owns.
+pub type Launch = Box<dyn Fn(&Stream) -> Result<()>>;
+
+/// A case on a device.
+pub struct Prepared {
+    pub launch: Launch,
+    pub operands: Operands,
+}
+
+/// Makes the operands on a device.
+pub type Prepare = Box<dyn Fn(&Device) -> Result<Prepared>>;
+
+/// One operation in one shape.
+pub struct Case {
+    pub name: String,
+    /// Tensor-core operations of one run; a multiply-accumulate is two.
+    pub flops: f64,
+    /// Which tensor ceiling applies.
+    pub fp8: bool,
+    pub prepare: Prepare,
+}
+
+/// An operation and the extents that shape it.
+pub struct Operation {
+    pub name: &'static str,
+    pub what: &'static str,
+    /// Names of the extents, and what they are where nobody says otherwise.
+    pub extents: &'static [(&'static str, usize)],
+    /// A case of these extents, in their order.
+    pub case: fn(&[usize]) -> Case,
+}
+
+/// Every operation.
+pub const OPERATIONS: &[Operation] = &[
+    Operation {
+        name: "fp8_gemm",
+        what: "FP8 product with block scales",
+        extents: &[("m", 64), ("n", 576), ("k", 1024)],
+        case: |e| products::fp8_gemm(e[0], e[1], e[2]),
+    },
+    Operation {
+        name: "grouped_fp8_gemm",
+        what: "the same for groups of m rows each",
+        extents: &[("groups", 8), ("m", 32), ("n", 512), ("k", 1024)],
+        case: |e| products::grouped_fp8_gemm(e[0], e[1], e[2], e[3]),
+    },
+    Operation {
+        name: "bf16_gemm",
+        what: "bf16 product, f32 out",
+        extents: &[("m", 64), ("n", 256), ("k", 1024)],
+        case: |e| products::bf16_gemm(e[0], e[1], e[2]),
+    },
+    Operation {
+        name: "batched_bf16_gemm",
+        what: "bf16 products",
+        extents: &[("batch", 16), ("m", 64), ("n", 512), ("k", 128)],
+        case: |e| products::batched_bf16_gemm(e[0], e[1], e[2], e[3]),
+    },
+    Operation {
+        name: "quantize",
+        what: "bf16 to FP8 with scales of 128 columns",
+        extents: &[("m", 64), ("k", 1024)],
+        case: |e| rows::quantize(e[0], e[1]),
+    },
+    Operation {
+        name: "rms_norm",
+        what: "RMSNorm",
+        extents: &[("m", 64), ("k", 1024)],
+        case: |e| rows::rms_norm(e[0], e[1]),
+    },
+    Operation {
+        name: "rms_norm_quantize",
+        what: "RMSNorm, then FP8",
+        extents: &[("m", 64), ("k", 1024)],
+        case: |e| rows::rms_norm_quantize(e[0], e[1]),
+    },
+    Operation {
+        name: "add",
+        what: "residual addition",
+        extents: &[("m", 64), ("k", 1024)],
+        case: |e| rows::add(e[0], e[1]),
+    },
+    Operation {
+        name: "embedding",
+        what: "m rows of a table of n",
+        extents: &[("m", 64), ("n", 1024), ("k", 1024)],
+        case: |e| rows::embedding(e[0], e[1], e[2]),
+    },
+    Operation {
+        name: "argmax",
+        what: "the largest of n logits",
+        extents: &[("m", 16), ("n", 4096)],
+        case: |e| rows::argmax(e[0], e[1]),
+    },
+    Operation {
+        name: "swiglu_quantize",
+        what: "SwiGLU of n columns, then FP8",
+        extents: &[("m", 64), ("n", 256)],
+        case: |e| rows::swiglu_quantize(e[0], e[1]),
+    },
+    Operation {
+        name: "router",
+        what: "sigmoid router, 8 groups of which 4",
+        extents: &[("m", 64), ("experts", 256), ("chosen", 8)],
+        case: |e| experts::router(e[0], e[1], e[2]),
+    },
+    Operation {
+        name: "permute",
+        what: "rows ordered by expert",
+        extents: &[("m", 64), ("experts", 256), ("chosen", 8)],
+        case: |e| experts::permute(e[0], e[1], e[2]),
+    },
+    Operation {
+        name: "gather_rows",
+        what: "FP8 rows in the order of the experts",
+        extents: &[("m", 64), ("k", 1024), ("experts", 256), ("chosen", 8)],
+        case: |e| experts::gather_rows(e[0], e[1], e[2], e[3]),
+    },
+    Operation {
+        name: "combine",
+        what: "weighted sum of the experts' rows",
+        extents: &[("m", 64), ("k", 1024), ("experts", 256), ("chosen", 8)],
+        case: |e| experts::combine(e[0], e[1], e[2], e[3]),
+    },
+    Operation {
+        name: "attention",
+        what: "latent attention, one query token a sequence",
+        extents: &[("sequences", 2), ("heads", 16), ("length", 512)],
+        case: |e| attention::attention(e[0], e[1], e[2]),
+    },
+    Operation {
+        name: "rope",
+        what: "rotary embedding of queries",
+        extents: &[("m", 64), ("heads", 16)],
+        case: |e| attention::rope(e[0], e[1]),
+    },
+    Operation {
+        name: "cache_write",
+        what: "latents and rotated keys into the cache",
+        extents: &[("m", 64)],
+        case: |e| attention::cache_write(e[0]),
+    },
+];
+
+const BLOCK: usize = 128;
+
+/// The cases of a card or of the simulated card.
+pub fn all(simulated: bool) -> Vec<Case> {
+    let tokens: &[usize] = if simulated { &[64] } else { &[16, 128, 4096] };
+    let hidden = if simulated { 1024 } else { 7168 };
+    let shapes: &[(usize, usize)] =
+        if simulated { &[(576, 1024), (2112, 512)] } else { &[(2112, 7168), (24576, 1536), (7168, 16384)] };
+    let (groups, chosen, width) = if simulated { (8, 4, 256) } else { (32, 8, 2048) };
+    let heads = if simulated { 16 } else { 128 };
+    let vocabulary = if simulated { 1024 } else { 129_280 };
+    let mut cases = Vec::new();
+    for &m in tokens {
+        cases.push(rows::quantize(m, hidden));
+        cases.push(rows::rms_norm(m, hidden));
+        cases.push(rows::rms_norm_quantize(m, hidden));
+        cases.push(rows::add(m, hidden));
+        cases.push(rows::embedding(m, vocabulary, hidden));
+        cases.push(rows::argmax(m.min(128), vocabulary));
+        cases.push(rows::swiglu_quantize(m, width));
+        cases.push(experts::router(m, 256, 8));
+        cases.push(experts::permute(m, 256, 8));
+        cases.push(experts::gather_rows(m, hidden, 256, 8));
+        cases.push(experts::combine(m, hidden, 256, 8));
+        cases.extend(shapes.iter().map(|&(n, k)| products::fp8_gemm(m, n, k)));
+        // Every rank holds `groups` of 256 experts, so this share of the chosen rows arrives.
+        cases.push(products::grouped_fp8_gemm(groups, (m * chosen).div_ceil(groups), 2 * width, hidden));
+        cases.push(products::bf16_gemm(m, 256, hidden));
+        cases.push(products::batched_bf16_gemm(heads, m, attention::LATENT, BLOCK));
+        cases.push(attention::rope(m, heads));
+        cases.push(attention::cache_write(m));
+    }
+    let (sequences, lengths): (usize, &[usize]) = if simulated { (2, &[512]) } else { (64, &[1024, 8192]) };
+    cases.extend(lengths.iter().map(|&length| attention::attention(sequences, heads, length)));
+    cases
+}
+
+fn product(extents: &[usize]) -> f64 {
+    extents.iter().map(|&extent| extent as f64).product()
+}
+
+fn bf16s(device: &Device, shape: &[usize], seed: u64) -> Result<Tensor<bf16>> {
+    device.tensor(shape, &Source::to_bf16(&Source::new(seed).normals(shape.iter().product(), 1.0)))
+}
+
+fn fp8s(device: &Device, shape: &[usize], seed: u64) -> Result<Tensor<E4m3>> {
+    device.tensor(shape, &Source::to_e4m3(&Source::new(seed).normals(shape.iter().product(), 1.0)))
+}
+
+fn fp8_rows(device: &Device, m: usize, k: usize) -> Result<Fp8Rows> {
+    let out = Fp8Rows::empty(device, m, k, ScaleLayout::MnMajor)?;
+    let x = bf16s(device, &[m, k], 12)?;
+    Quantize::new(&x, &out).launch(&device.stream())?;
+    Ok(out)
+}
+
+fn fp8_blocks(device: &Device, shape: &[usize]) -> Result<Fp8Blocks> {
+    let mut blocks = shape.to_vec();
+    for extent in blocks.iter_mut().rev().take(2) {
+        *extent = extent.div_ceil(BLOCK);
+    }
+    let scales = vec![0.01; blocks.iter().product()];
+    Fp8Blocks::new(fp8s(device, shape, 13)?, device.tensor(&blocks, &scales)?)
+}
+
+/// Numbers as the kernels take them; extents are far below 2³¹.
+fn i32s(values: impl IntoIterator<Item = usize>) -> Vec<i32> {
+    values.into_iter().map(|value| i32::try_from(value).expect("an extent")).collect()
+}

@@ -1,0 +1,76 @@
+//! Matrix products.
+
+use super::{Case, Operands, Prepared, bf16s, fp8_blocks, fp8_rows, i32s, product};
+use narrowgauge::bf16;
+use narrowgauge::gemm::{BatchedBf16Gemm, Bf16Gemm, Fp8Gemm, GroupedFp8Gemm};
+
+pub fn fp8_gemm(m: usize, n: usize, k: usize) -> Case {
+    Case {
+        name: format!("fp8_gemm/{m}x{n}x{k}"),
+        flops: 2.0 * product(&[m, n, k]),
+        fp8: true,
+        prepare: Box::new(move |device| {
+            let (a, b) = (fp8_rows(device, m, k)?, fp8_blocks(device, &[n, k])?);
+            let out = device.empty::<bf16>(&[m, n])?;
+            let operands = Operands::default()
+                .input_rows(["a", "a_scales"], &a)
+                .input_blocks(["b", "b_scales"], &b)
+                .output("out", &out);
+            let launch = Box::new(move |stream: &_| Fp8Gemm::new(&a, &b, &out).launch(stream));
+            Ok(Prepared { launch, operands })
+        }),
+    }
+}
+
+pub fn grouped_fp8_gemm(groups: usize, rows: usize, n: usize, k: usize) -> Case {
+    let m = groups * rows;
+    Case {
+        name: format!("grouped_fp8_gemm/{groups}x{rows}x{n}x{k}"),
+        flops: 2.0 * product(&[m, n, k]),
+        fp8: true,
+        prepare: Box::new(move |device| {
+            let (a, b) = (fp8_rows(device, m, k)?, fp8_blocks(device, &[groups, n, k])?);
+            let ends = i32s((0..=groups).map(|group| group * rows));
+            let offsets = device.tensor(&[groups + 1], &ends)?;
+            let out = device.empty::<bf16>(&[m, n])?;
+            let operands = Operands::default()
+                .input_rows(["a", "a_scales"], &a)
+                .input_blocks(["b", "b_scales"], &b)
+                .input("offsets", &offsets)
+                .output("out", &out);
+            let launch =
+                Box::new(move |stream: &_| GroupedFp8Gemm::new(&a, &b, &offsets, &out).launch(stream));
+            Ok(Prepared { launch, operands })
+        }),
+    }
+}
+
+pub fn bf16_gemm(m: usize, n: usize, k: usize) -> Case {
+    Case {
+        name: format!("bf16_gemm/{m}x{n}x{k}"),
+        flops: 2.0 * product(&[m, n, k]),
+        fp8: false,
+        prepare: Box::new(move |device| {
+            let (a, b) = (bf16s(device, &[m, k], 6)?, bf16s(device, &[n, k], 7)?);
+            let out = device.empty::<f32>(&[m, n])?;
+            let operands = Operands::default().input("a", &a).input("b", &b).output("out", &out);
+            let launch = Box::new(move |stream: &_| Bf16Gemm::new(&a, &b, &out).launch(stream));
+            Ok(Prepared { launch, operands })
+        }),
+    }
+}
+
+pub fn batched_bf16_gemm(batch: usize, m: usize, n: usize, k: usize) -> Case {
+    Case {
+        name: format!("batched_bf16_gemm/{batch}x{m}x{n}x{k}"),
+        flops: 2.0 * product(&[batch, m, n, k]),
+        fp8: false,
+        prepare: Box::new(move |device| {
+            let (a, b) = (bf16s(device, &[batch, m, k], 8)?, bf16s(device, &[batch, n, k], 9)?);
+            let out = device.empty::<bf16>(&[batch, m, n])?;
+            let operands = Operands::default().input("a", &a).input("b", &b).output("out", &out);
+            let launch = Box::new(move |stream: &_| BatchedBf16Gemm::new(&a, &b, &out).launch(stream));
+            Ok(Prepared { launch, operands })
+        }),
+    }
+}
