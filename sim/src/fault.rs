@@ -62,6 +62,8 @@ pub enum FaultKind {
     Barrier(String),
     /// Misuse of a cluster: a rank that does not exist, shared memory of a block that has exited.
     Cluster(String),
+    /// A launch that may start early touches what an unfinished launch before it works on.
+    Dependency(String),
     /// An illegal descriptor or tensor map.
     Descriptor(String),
     /// Nothing can run and nothing is pending: who waits for what.
@@ -110,7 +112,9 @@ impl fmt::Display for FaultKind {
             Self::Divergence { present, wanted } => {
                 write!(f, "lanes {present:#010x} arrived, {wanted:#010x} must arrive together")
             }
-            Self::Barrier(what) | Self::Cluster(what) | Self::Descriptor(what) => f.write_str(what),
+            Self::Barrier(what) | Self::Cluster(what) | Self::Dependency(what) | Self::Descriptor(what) => {
+                f.write_str(what)
+            }
             Self::Deadlock(who) => write!(f, "deadlock: {who}"),
             Self::StepLimit { limit, spinning } => {
                 write!(f, "stuck: {limit} warp instructions and no end; {spinning}")

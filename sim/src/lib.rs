@@ -27,7 +27,7 @@ pub mod wgmma;
 pub use counters::{Class, Counters};
 pub use fault::{Fault, FaultKind};
 pub use lower::opcodes;
-pub use machine::{Launch, LoadError, Machine, MemoryError, Module, Report};
+pub use machine::{Chained, Launch, LoadError, Machine, MemoryError, Module, Report};
 pub use profile::CardProfile;
 pub use profiler::Profile;
 pub use schedule::{Fp8Accumulation, InFlight, Policy, Schedule};

@@ -50,6 +50,17 @@ pub struct Launch<'a> {
     pub schedule: Schedule,
 }
 
+/// One launch of a chain.
+#[derive(Debug, Clone)]
+pub struct Chained<'a> {
+    /// Module with the entry.
+    pub module: &'a Module,
+    /// The launch.
+    pub launch: Launch<'a>,
+    /// Programmatic stream serialisation: it may start before the launch before it has ended.
+    pub programmatic: bool,
+}
+
 /// What a launch that ended well has to say.
 #[derive(Debug, Clone, Default)]
 pub struct Report {
@@ -121,6 +132,20 @@ impl Module {
         Ok(Self { programs, variables, id: NEXT.fetch_add(1, Ordering::Relaxed) })
     }
 
+    fn program(&self, launch: &Launch<'_>) -> Result<&Program, Box<Fault>> {
+        self.programs.iter().find(|p| p.name == launch.entry).ok_or_else(|| {
+            Box::new(Fault {
+                kernel: launch.entry.to_owned(),
+                instruction: String::new(),
+                line: 0,
+                block: [0; 3],
+                warp: 0,
+                lane: None,
+                kind: FaultKind::Launch("the module has no such entry".into()),
+            })
+        })
+    }
+
     /// Names of the entries.
     pub fn entries(&self) -> Vec<&str> {
         self.programs.iter().map(|p| p.name.as_str()).collect()
@@ -176,25 +201,41 @@ impl Machine {
 
     /// Runs an entry to its end. A module's variables live on the card from its first launch on.
     pub fn launch(&mut self, module: &Module, launch: &Launch<'_>) -> Result<Report, Box<Fault>> {
-        let Some(program) = module.programs.iter().find(|p| p.name == launch.entry) else {
-            return Err(Box::new(Fault {
-                kernel: launch.entry.to_owned(),
-                instruction: String::new(),
-                line: 0,
-                block: [0; 3],
-                warp: 0,
-                lane: None,
-                kind: FaultKind::Launch("the module has no such entry".into()),
-            }));
-        };
-        if !self.modules.contains_key(&module.id) {
-            let addresses = self.place(&module.variables);
-            self.modules.insert(module.id, addresses);
-        }
+        let program = module.program(launch)?;
+        self.place(module);
         exec::launch(&self.profile, &mut self.global, program, &self.modules[&module.id], launch)
     }
 
-    fn place(&mut self, variables: &[ModuleVariable]) -> Vec<u64> {
+    /// Runs launches of one stream, of which some may start before the one before them has ended, as programmatic
+    /// dependent launches do: each as early as a card could let it, up to its `griddepcontrol.wait`.
+    ///
+    /// A kernel that touches an allocation before its wait which an unfinished launch before it writes, or that writes
+    /// one which such a launch reads, is a [`FaultKind::Dependency`]. The reports are in the order of the launches.
+    pub fn launch_chain(&mut self, chain: &[Chained<'_>]) -> Result<Vec<Report>, Box<Fault>> {
+        for link in chain {
+            self.place(link.module);
+        }
+        let links = chain.iter().map(|link| {
+            Ok(exec::Link {
+                program: link.module.program(&link.launch)?,
+                variables: &self.modules[&link.module.id],
+                launch: &link.launch,
+                programmatic: link.programmatic,
+            })
+        });
+        let links = links.collect::<Result<Vec<_>, Box<Fault>>>()?;
+        exec::chain(&self.profile, &mut self.global, &links)
+    }
+
+    /// Gives a module's variables their memory, once.
+    fn place(&mut self, module: &Module) {
+        if !self.modules.contains_key(&module.id) {
+            let addresses = self.place_variables(&module.variables);
+            self.modules.insert(module.id, addresses);
+        }
+    }
+
+    fn place_variables(&mut self, variables: &[ModuleVariable]) -> Vec<u64> {
         let addresses: Vec<u64> = variables.iter().map(|v| self.global.alloc(v.size)).collect();
         for (variable, &address) in variables.iter().zip(&addresses) {
             // Variables without an initialiser are zero.

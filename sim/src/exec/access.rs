@@ -216,6 +216,7 @@ impl Grid<'_> {
             }
         }
         self.count_access(space, &addresses, mask, total as u32, false);
+        self.touch(w, space, &addresses, mask, false);
         for (e, &d) in to.iter().enumerate() {
             let shadow = if undefined { Some(&shadows[e]).filter(|s| any64(s, mask)) } else { None };
             // Sign extension fills 32 bits of a 32-bit register, 16 of a 16-bit one: the type's user masks.
@@ -269,6 +270,7 @@ impl Grid<'_> {
             self.write_at(w, place, &bytes[..total], defined);
         }
         self.count_access(space, &addresses, mask, total as u32, true);
+        self.touch(w, space, &addresses, mask, true);
         Ok(())
     }
 
@@ -315,6 +317,8 @@ impl Grid<'_> {
             self.put(w, d, &old, mask, None)?;
         }
         self.count_access(*space, &addresses, mask, whole, false);
+        self.touch(w, *space, &addresses, mask, false);
+        self.touch(w, *space, &addresses, mask, true);
         Ok(())
     }
 

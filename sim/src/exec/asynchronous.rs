@@ -223,6 +223,7 @@ impl Grid<'_> {
         }
         if let Source::Global { segments, .. } = &source {
             self.profile_bulk(segments, false);
+            self.touch_segments(w, segments, false);
         }
         let (slot, load) = (self.slot(w), PendingLoad { source, targets, barrier, bytes });
         if self.schedule.tma == Policy::Eager {
@@ -282,6 +283,7 @@ impl Grid<'_> {
         self.check_global(&segments, "global (bulk store)", lane)?;
         let group = self.warps[w].bulk.get(&lane).map_or(0, |g| g.committed);
         self.profile_bulk(&segments, true);
+        self.touch_segments(w, &segments, true);
         let slot = self.slot(w);
         let stores = &mut self.blocks[slot].stores;
         stores.push(PendingStore { segments, warp: w, lane, group, data: None });

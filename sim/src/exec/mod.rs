@@ -11,6 +11,7 @@ mod check;
 mod cluster;
 mod convert;
 mod copies;
+mod dependent;
 mod operands;
 mod profiling;
 mod registers;
@@ -35,6 +36,8 @@ use crate::schedule::{Random, Schedule};
 use asynchronous::{PendingLoad, PendingStore};
 use barriers::Named;
 use cluster::Cluster;
+use dependent::{Dependence, Outcome};
+pub(crate) use dependent::{Link, chain};
 use residents::Residents;
 use std::collections::{BTreeSet, HashMap, VecDeque};
 use turns::Turns;
@@ -82,6 +85,8 @@ pub(crate) struct Grid<'a> {
     clusters: Vec<Cluster>,
     residents: Residents,
     turns: Turns,
+    /// Where launches of a chain depend on each other.
+    dependence: Option<Dependence>,
     random: Random,
     counters: Counters,
     recorder: Option<Box<Recorder>>,
@@ -100,6 +105,9 @@ pub(crate) struct Block {
     rank: u32,
     /// Some warp has not exited.
     live: bool,
+    /// Some thread has executed `griddepcontrol.wait` to its end, or `launch_dependents`.
+    waited: bool,
+    released: bool,
     shared: Shared,
     named: [Named; 16],
     mbarriers: HashMap<u32, crate::mbarrier::Mbarrier>,
@@ -164,6 +172,7 @@ impl<'a> Grid<'a> {
             clusters: Vec::new(),
             residents: Residents::new(profile, program, launch, cluster, &mut random),
             turns: Turns::default(),
+            dependence: None,
             random,
             counters: Counters::default(),
             recorder: launch.schedule.profile.then(|| Box::new(Recorder::new(program))),
@@ -173,8 +182,8 @@ impl<'a> Grid<'a> {
         })
     }
 
-    /// Runs on the card's memory until the launch ends.
-    fn run(&mut self, global: &mut Global) -> Result<(), Box<Fault>> {
+    /// Runs on the card's memory as far as the launch can go.
+    fn run(&mut self, global: &mut Global) -> Result<Outcome, Box<Fault>> {
         std::mem::swap(&mut self.global, global);
         let result = self.advance();
         std::mem::swap(&mut self.global, global);

@@ -58,6 +58,7 @@ impl Grid<'_> {
                     },
                     Wait::Lanes(members) => format!("lanes {members:#010x}"),
                     Wait::Warpgroup => "the other warps of its warpgroup".into(),
+                    Wait::Dependency => "the launch before it".into(),
                     Wait::ClusterBarrier => self.cluster_state(warp.slot),
                 };
                 let (name, line) = (self.name(warp), self.line(*pc));

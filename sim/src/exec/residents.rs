@@ -66,6 +66,11 @@ impl Residents {
 }
 
 impl Grid<'_> {
+    /// Every block has started.
+    pub(super) fn all_started(&self) -> bool {
+        self.residents.next == self.residents.clusters
+    }
+
     /// Starts the clusters that need no reason to start.
     pub(super) fn admit_wanted(&mut self) {
         while self.residents.now < self.residents.wanted && self.admit() {}
@@ -135,6 +140,11 @@ impl Grid<'_> {
     /// The last warp of a block has exited: nothing of it may still be in flight.
     pub(super) fn finish(&mut self, slot: usize) -> Step<()> {
         self.finish_copies(slot)?;
+        if !self.blocks[slot].waited && self.dependence.as_ref().is_some_and(|d| d.programmatic) {
+            let what =
+                "a block ends without griddepcontrol.wait: launches after it may overtake those before it";
+            self.warnings.insert(what.into());
+        }
         let block = &self.blocks[slot];
         let unread = block.stores.iter().filter(|s| s.data.is_none()).count();
         if unread > 0 {
@@ -186,6 +196,8 @@ impl Block {
             index: [0; 3],
             rank: 0,
             live: false,
+            waited: false,
+            released: false,
             shared: Shared::new(shared),
             named: Default::default(),
             mbarriers: HashMap::new(),
@@ -200,7 +212,7 @@ impl Block {
     }
 
     fn reset(&mut self, warps: usize) {
-        self.live = true;
+        (self.live, self.waited, self.released) = (true, false, false);
         self.shared.reset();
         self.named = Default::default();
         self.mbarriers.clear();

@@ -437,6 +437,12 @@ impl Grid<'_> {
             Kind::Copy(copy) => self.copy(w, mask, copy)?,
             Kind::RegisterCount => self.together(w, mask)?,
             Kind::Nothing => {}
+            Kind::GridWait if self.depends() => return Ok(Flow::Wait(Wait::Dependency)),
+            Kind::GridWait => self.waited(w),
+            Kind::GridRelease => {
+                let slot = self.slot(w);
+                self.blocks[slot].released = true;
+            }
             Kind::Yield => return Ok(Flow::Yield),
             _ => return self.synchronise(w, split, op, mask),
         }

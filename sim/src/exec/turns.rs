@@ -4,6 +4,7 @@
 //! that could run polls in vain, something else must happen first: a pending operation completes, or more blocks
 //! start.
 
+use super::dependent::Outcome;
 use super::warp::Wait;
 use super::{Grid, Trouble};
 use crate::fault::{Fault, FaultKind};
@@ -32,24 +33,28 @@ pub(super) struct Turn {
 }
 
 impl Grid<'_> {
-    /// Runs until the launch ends.
-    pub(super) fn advance(&mut self) -> Result<(), Box<Fault>> {
+    /// Runs until the launch ends, or can do no more before the launches ahead of it have ended.
+    pub(super) fn advance(&mut self) -> Result<Outcome, Box<Fault>> {
         let random = self.schedule.is_random();
         loop {
             self.admit_wanted();
             if self.residents.count() == 0 {
-                return Ok(());
+                return Ok(Outcome::Ended);
             }
             if random {
                 let slot = self.random.below(self.blocks.len());
                 self.complete_some(slot).map_err(|t| self.fault(t, slot))?;
             }
             let Some(w) = self.pick(random) else {
-                if !self.complete_one()? {
-                    let slot = self.blocks.iter().position(|b| b.live).unwrap_or(0);
-                    return Err(self.fault(FaultKind::Deadlock(self.who_waits()).into(), slot));
+                // Whoever waits for another launch does so on all of the card.
+                if self.complete_one()? || self.depends() && self.admit() {
+                    continue;
                 }
-                continue;
+                if self.depends() {
+                    return Ok(Outcome::Parked);
+                }
+                let slot = self.blocks.iter().position(|b| b.live).unwrap_or(0);
+                return Err(self.fault(FaultKind::Deadlock(self.who_waits()).into(), slot));
             };
             let quantum = if random { 1 + self.random.below(64) as u32 } else { 512 };
             let before = self.residents.count();
@@ -69,7 +74,9 @@ impl Grid<'_> {
             self.turns.idle_steps += u64::from(turn.steps);
             if self.turns.idle > 2 * self.warps.len() {
                 self.turns.idle = 0;
-                self.unstick()?;
+                if !self.unstick()? && self.depends() {
+                    return Ok(Outcome::Parked);
+                }
             }
             if self.turns.idle_steps > self.schedule.step_limit {
                 return Err(self.stuck(w, None));
@@ -77,11 +84,12 @@ impl Grid<'_> {
         }
     }
 
-    /// Everybody polls in vain.
-    fn unstick(&mut self) -> Result<(), Box<Fault>> {
+    /// Everybody polls in vain: whether something could be done about it.
+    fn unstick(&mut self) -> Result<bool, Box<Fault>> {
         if self.complete_one()? {
-            return Ok(());
+            return Ok(true);
         }
+        let before = self.residents.count();
         // As many as there are, so that a barrier over the whole grid fills quickly.
         for _ in 0..self.residents.count() {
             if !self.admit() {
@@ -89,7 +97,7 @@ impl Grid<'_> {
             }
             self.turns.since = 0;
         }
-        Ok(())
+        Ok(self.residents.count() > before)
     }
 
     /// The warp that runs next, if one can.

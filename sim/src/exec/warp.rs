@@ -34,6 +34,8 @@ pub(crate) enum Wait {
     /// Other warps of the warpgroup.
     Warpgroup,
     ClusterBarrier,
+    /// The launch before it, in a chain.
+    Dependency,
 }
 
 /// Where diverged lanes meet, or a call returns.

@@ -510,6 +510,9 @@ pub(crate) enum Kind {
     ClusterWait {
         aligned: bool,
     },
+    /// `griddepcontrol.wait` and `.launch_dependents`.
+    GridWait,
+    GridRelease,
     Yield,
     Nothing,
     MbarrierInit {

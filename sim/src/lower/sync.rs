@@ -14,7 +14,12 @@ impl Lowering<'_> {
         let need = |count: usize| if o.len() < count { self.unknown::<()>(i) } else { Ok(()) };
         let kind = match s.name {
             "bar" | "barrier" => return self.barrier(i, s),
-            "fence" | "membar" | "griddepcontrol" | "discard" | "applypriority" | "pmevent" => {
+            "griddepcontrol" => match s.modifiers.as_slice() {
+                ["wait"] => return Ok((Kind::GridWait, Class::Barrier)),
+                ["launch_dependents"] => return Ok((Kind::GridRelease, Class::Barrier)),
+                _ => return self.unknown(i),
+            },
+            "fence" | "membar" | "discard" | "applypriority" | "pmevent" => {
                 return Ok((Kind::Nothing, Class::Barrier));
             }
             "nanosleep" => return Ok((Kind::Yield, Class::Barrier)),

@@ -2,6 +2,7 @@
 
 mod clusters;
 mod copies;
+mod dependent;
 mod resident;
 
 use narrowgauge_sim::{CardProfile, Fault, FaultKind, Launch, Machine, Module, Policy, Report, Schedule};
