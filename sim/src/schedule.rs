@@ -16,7 +16,8 @@ pub enum Policy {
 pub enum InFlight {
     /// A fault: ptxas would serialise the kernel.
     Strict,
-    /// What ptxas does: wait for the operation first, with a warning.
+    /// What ptxas does: wait for the operation first, with a warning. What the hardware makes of a generic address of
+    /// shared memory in `ld.shared` or `st.shared` is also taken, which [`InFlight::Strict`] calls out of bounds.
     Compatible,
 }
 

@@ -8,6 +8,7 @@ use crate::lower::program::{Address, Base, Dst, Kind, Rmw, S32, Space, Src, Type
 use crate::matrix;
 use crate::memory::{LOCAL_WINDOW, PARAM_WINDOW, SHARED_WINDOW};
 use crate::row::{Row, Row64};
+use crate::schedule::InFlight;
 
 const WINDOW_BYTES: u64 = 1 << 32;
 
@@ -35,6 +36,13 @@ impl Grid<'_> {
             Space::Generic if address >= LOCAL_WINDOW => (Space::Local, address - LOCAL_WINDOW),
             Space::Generic if address >= SHARED_WINDOW => (Space::Cluster, address - SHARED_WINDOW),
             Space::Generic => (Space::Global, address),
+            // The hardware sees the low 32 bits, which is what others' kernels rely on.
+            Space::Shared | Space::Cluster
+                if (SHARED_WINDOW..LOCAL_WINDOW).contains(&address)
+                    && self.schedule.in_flight == InFlight::Compatible =>
+            {
+                (space, address & (WINDOW_BYTES - 1))
+            }
             space => (space, address),
         };
         let size = self.program.local_bytes as usize;

@@ -2,7 +2,7 @@
 
 use crate::table::{check, results, singles};
 use crate::{fault, run};
-use narrowgauge_sim::{FaultKind, Schedule};
+use narrowgauge_sim::{FaultKind, InFlight, Schedule};
 
 const VALUES: [u64; 3] = [0, 0x8877_6655_4433_2211, u64::MAX];
 
@@ -90,6 +90,17 @@ fn addresses() {
     }
     let op = ".local .align 8 .b8 frame[16]; mov.u64 %rd1, frame; cvta.local.u64 %rd2, %rd1; st.u64 [%rd2+8], %w0; ld.local.u64 %rd0, [frame+8]";
     assert_eq!(results(op, &[[VALUES[1], 0, 0]]), [VALUES[1]]);
+}
+
+/// A card sees the low 32 bits of a shared address; only the compatible mode goes along with that.
+#[test]
+fn generic_addresses_of_shared_accesses() {
+    let body = "mov.u64 %rd1, smem; cvta.shared.u64 %rd2, %rd1; st.shared.u32 [%rd2+4], %t; ld.shared.u32 %r0, [smem+4];
+        st.global.u32 [%out], %r0;";
+    let schedule = Schedule { in_flight: InFlight::Compatible, ..Schedule::default() };
+    assert_eq!(run(body, &[[0; 3]], 1, schedule).unwrap().0, [0]);
+    let wrong = fault(body, 1);
+    assert!(matches!(wrong.kind, FaultKind::OutOfBounds { space: "shared", .. }), "{wrong}");
 }
 
 #[test]
