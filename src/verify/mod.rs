@@ -43,6 +43,7 @@
 //! # fn main() {}
 //! ```
 
+pub mod bad_inputs;
 mod compare;
 mod evidence;
 pub mod gemm;

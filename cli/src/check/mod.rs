@@ -56,9 +56,15 @@ pub fn run(device: &Device, filter: &str, options: &Options) -> Result<bool, Str
     if !options.json && !options.markdown {
         println!("{} cases on {}", cases.len(), device.name());
     }
+    let whole = cases.len() == everything;
     let plan = sweep::Plan { cases, seeds: options.first_seed..options.first_seed + options.seeds, policies };
     let quiet = options.json || options.markdown;
     let mut report = sweep::run(device, &plan, quiet)?;
+    if whole {
+        report.bad_inputs(device);
+    } else {
+        skipped.push("bad inputs, which only a check of everything tries".to_owned());
+    }
     report.skipped.extend(skipped);
     match (options.json, options.markdown) {
         (true, _) => println!("{}", report.json()),

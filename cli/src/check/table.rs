@@ -1,6 +1,7 @@
 //! The reliability table.
 
 use narrowgauge::Device;
+use narrowgauge::verify::bad_inputs::{self, Outcomes};
 use narrowgauge::verify::{Case, Evidence};
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
@@ -74,6 +75,7 @@ pub struct Report {
     pub elapsed: Duration,
     /// What was not tried, and why.
     pub skipped: Vec<String>,
+    bad: Option<Outcomes>,
 }
 
 /// One line of the table: what, and the figures.
@@ -91,12 +93,22 @@ impl Report {
             policies: 0,
             elapsed: Duration::ZERO,
             skipped: Vec::new(),
+            bad: None,
         }
+    }
+
+    /// Tries all bad inputs.
+    pub fn bad_inputs(&mut self, device: &Device) {
+        let outcomes = bad_inputs::run_all(device);
+        self.skipped.extend(outcomes.not_offered.iter().map(|row| format!("bad input {row}")));
+        self.bad = Some(outcomes);
     }
 
     /// Whether nothing was wrong and something was right.
     pub fn passed(&self) -> bool {
-        !self.results.is_empty() && self.results.iter().all(CaseResult::passed)
+        !self.results.is_empty()
+            && self.results.iter().all(CaseResult::passed)
+            && self.bad.as_ref().is_none_or(|bad| bad.failures.is_empty())
     }
 
     fn families(&self) -> Vec<(&'static str, Vec<&CaseResult>)> {
@@ -158,6 +170,9 @@ impl Report {
             ("determinism", determinism),
             ("memory", memory),
         ];
+        if let Some(bad) = &self.bad {
+            lines.push(("bad input", bad.to_string()));
+        }
         lines.push(("environment", self.environment()));
         lines.push(("skipped", format!("{} entries, listed below", self.skipped.len())));
         lines
@@ -177,7 +192,10 @@ impl Report {
     }
 
     fn failures(&self) -> impl Iterator<Item = String> {
-        self.results.iter().filter(|result| !result.passed()).map(CaseResult::line)
+        let wrong = self.results.iter().filter(|result| !result.passed()).map(CaseResult::line);
+        wrong.chain(
+            self.bad.iter().flat_map(|bad| bad.failures.iter().map(|failure| format!("FAIL  {failure}"))),
+        )
     }
 
     /// For people.
@@ -294,6 +312,17 @@ impl Report {
             "kernels_run": self.kernels,
             "kernels_built": narrowgauge::device::kernels(),
             "families": families,
+            "bad_inputs": self.bad.as_ref().map(|bad| json!({
+                "typed_error": bad.errors,
+                "no_op": bad.no_ops,
+                "works": bad.works,
+                "masked": bad.masked,
+                "propagated": bad.propagated,
+                "cannot_compile": bad.cannot_compile,
+                "elsewhere": bad.elsewhere,
+                "not_offered": bad.not_offered,
+                "wrong": bad.failures,
+            })),
             "skipped": self.skipped,
             "failures": self.failures().collect::<Vec<_>>(),
         })

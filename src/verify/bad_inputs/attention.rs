@@ -1,0 +1,160 @@
+//! Sequences, pages and scores: kinds 42 to 55.
+
+use super::lab::{Lab, is};
+use super::{Row, row};
+use crate::device::abi::{NG_STATUS_BAD_LENGTH, NG_STATUS_BAD_PAGE};
+use crate::dtype::bf16;
+use crate::gemm::BatchedBf16Gemm;
+use crate::mla::{Attention, LatentCache};
+use crate::verify::mla::properties::{Property, holds};
+use crate::verify::mla::{AttentionInputs, AttentionOutputs};
+use crate::verify::surrounded::{bits, text};
+use crate::verify::{Source, exact};
+
+type Done = Result<(), String>;
+
+const SPLITS: [Option<usize>; 2] = [None, Some(2)];
+
+fn normal(lengths: &[usize], tokens: usize) -> AttentionInputs {
+    AttentionInputs::normal(&mut Source::new(42), lengths, tokens, 4)
+}
+
+/// Runs changed inputs, with and without splits, against the oracle; `want` is the status.
+fn masked(lab: &Lab<'_>, inputs: &AttentionInputs, want: u32) -> Done {
+    SPLITS.into_iter().try_for_each(|splits| {
+        let outputs = inputs.check(lab.device, splits)?;
+        exact("status", &[outputs.status.bits()], &[want])
+    })
+}
+
+/// Output and logarithm of one sequence of one token and four heads.
+fn sequence(outputs: &AttentionOutputs, b: usize) -> (Vec<u32>, Vec<u32>) {
+    (bits(&outputs.output[b * 4 * 512..][..4 * 512]), bits(&outputs.lse[b * 4..][..4]))
+}
+
+/// An attention whose shapes and scale are as given.
+fn refused(lab: &Lab<'_>, query: &[usize], out: &[usize], argument: &str, scale: f32) -> Done {
+    let cache = LatentCache::new(lab.device, 2).map_err(text)?;
+    let (query, table, lengths) = (lab.halves(query), lab.integers(&[1, 2]), lab.integers(&[1]));
+    lab.refuses::<bf16>(out, argument, |out, stream| {
+        Attention::new(&query, &cache, &table, &lengths, out).scale(scale).launch(stream)
+    })
+}
+
+pub(super) fn rows() -> Vec<Row> {
+    vec![
+        row!(42, "no sequences", [
+            NoOp "Attention" |lab| {
+                let cache = LatentCache::new(lab.device, 2).map_err(text)?;
+                let (query, table, lengths) =
+                    (lab.halves(&[0, 1, 4, 576]), lab.integers(&[0, 2]), lab.integers(&[0]));
+                lab.does_nothing::<bf16>(&[0, 1, 4, 512], |out, stream| {
+                    Attention::new(&query, &cache, &table, &lengths, out).launch(stream)
+                })
+            },
+            NoOp "BatchedBf16Gemm" |lab| lab.does_nothing::<bf16>(&[0, 4, 8], |out, stream| {
+                BatchedBf16Gemm::new(&lab.halves(&[0, 4, 64]), &lab.halves(&[0, 8, 64]), out).launch(stream)
+            }),
+        ]),
+        row!(43, "a length of zero", [
+            Works "Attention" |lab| SPLITS.into_iter().try_for_each(|splits| {
+                let outputs = normal(&[0, 5], 1).check(lab.device, splits)?;
+                exact("output", &bits(&outputs.output[..4 * 512]), &[0; 4 * 512])?;
+                exact("lse", &outputs.lse[..4], &[f32::NEG_INFINITY; 4])
+            }),
+        ]),
+        row!(44, "a length beyond the page table", [
+            Masked "Attention" |lab| {
+                let mut inputs = normal(&[70, 64], 1);
+                let page = inputs.table[0];
+                inputs.table.fill(page);
+                inputs.cache.fill(bf16::ONE);
+                inputs.lengths[1] = i32::MAX;
+                masked(lab, &inputs, NG_STATUS_BAD_LENGTH)
+            },
+        ]),
+        row!(45, "a negative length", [
+            Masked "Attention" |lab| {
+                let mut inputs = normal(&[70, 64], 1);
+                inputs.lengths[1] = -5;
+                masked(lab, &inputs, NG_STATUS_BAD_LENGTH)
+            },
+        ]),
+        row!(46, "a page in use that the cache does not have", [
+            Masked "Attention" |lab| [-1, i32::MIN, i32::MAX, 5].into_iter().try_for_each(|bad| {
+                let mut inputs = normal(&[130, 64], 2);
+                inputs.shape.cache_pages = 5;
+                inputs.cache.truncate(5 * 64 * 576);
+                inputs.cache.iter_mut().filter(|x| x.is_nan()).for_each(|x| *x = bf16::ONE);
+                inputs.table.iter_mut().filter(|id| **id == 5).for_each(|id| *id = 0);
+                inputs.table[1] = bad;
+                masked(lab, &inputs, NG_STATUS_BAD_PAGE)
+            }),
+        ]),
+        row!(47, "page numbers beyond use that mean nothing", [
+            Works "Attention" |lab| holds(lab.device, Property::Poison, &[70, 5], [1, 4], None, 47).map(drop),
+        ]),
+        row!(48, "a page that two sequences share", [
+            Works "Attention" |lab| {
+                let one = normal(&[130], 1);
+                let mut two = one.clone();
+                two.shape.batch = 2;
+                two.query.extend_from_slice(&one.query);
+                two.table.extend_from_slice(&one.table);
+                two.lengths.extend_from_slice(&one.lengths);
+                let (alone, both) = (one.run(lab.device, None)?, two.run(lab.device, None)?);
+                exact("the first", &sequence(&both, 0).0, &sequence(&alone, 0).0)?;
+                exact("the second", &sequence(&both, 1).0, &sequence(&alone, 0).0)
+            },
+        ]),
+        row!(49, "head dimensions other than 576 and 512", [
+            Error "Attention, q" |lab| refused(lab, &[1, 1, 4, 512], &[1, 1, 4, 512], "q", 1.0),
+            Error "Attention, out" |lab| refused(lab, &[1, 1, 4, 576], &[1, 1, 4, 576], "out", 1.0),
+            Error "Attention, 129 heads" |lab| refused(lab, &[1, 1, 129, 576], &[1, 1, 129, 512], "q", 1.0),
+        ], NotOffered("page sizes other than 64: a cache is made of such pages by its constructor")),
+        row!(50, "more query tokens than the sequence has", [
+            Works "Attention" |lab| SPLITS.into_iter().try_for_each(|splits| {
+                let outputs = normal(&[2], 4).check(lab.device, splits)?;
+                exact("rows without keys", &bits(&outputs.output[..2 * 4 * 512]), &[0; 2 * 4 * 512])?;
+                is(outputs.status.is_clear(), "that is nothing to report")
+            }),
+        ]),
+        row!(51, "NaN in the cache where no sequence is", [
+            Works "Attention" |lab| {
+                let outputs = normal(&[70, 1, 64], 1).check(lab.device, None)?;
+                is(outputs.output.iter().all(|x| x.is_finite()), "no NaN comes out")
+            },
+        ]),
+        row!(52, "NaN in a token in use", [
+            Propagated "Attention" |lab| {
+                let inputs = normal(&[70, 70], 1);
+                let mut poisoned = inputs.clone();
+                poisoned.cache[inputs.table[0] as usize * 64 * 576] = bf16::NAN;
+                let (clean, got) = (inputs.run(lab.device, None)?, poisoned.run(lab.device, None)?);
+                is(got.output[..4 * 512].iter().all(|x| x.is_nan()), "its sequence is NaN")?;
+                exact("the other sequence", &sequence(&got, 1).0, &sequence(&clean, 1).0)
+            },
+        ]),
+        row!(53, "scores that overflow", [
+            Works "Attention" |lab| {
+                let mut inputs = normal(&[100], 1);
+                for element in inputs.query.iter_mut().chain(&mut inputs.cache) {
+                    *element = bf16::from_f32(element.to_f32() * 1e19);
+                }
+                let outputs = inputs.run(lab.device, None)?;
+                is(outputs.output.iter().all(|x| x.is_finite()), "the softmax is finite")
+            },
+        ]),
+        row!(54, "a softmax scale that is NaN, infinite, zero or negative", [
+            Error "Attention" |lab| [f32::NAN, f32::INFINITY, 0.0, -1.0, f32::MAX].into_iter().try_for_each(|scale| {
+                refused(lab, &[1, 1, 4, 576], &[1, 1, 4, 512], "scale", scale)
+            }),
+        ]),
+        row!(
+            55,
+            "cumulative lengths that decrease",
+            [],
+            NotOffered("sequences have a length each, not cumulative ones")
+        ),
+    ]
+}

@@ -1,0 +1,327 @@
+//! Tokens, experts and groups: kinds 25 to 41.
+
+use super::lab::{Lab, is};
+use super::{Row, row};
+use crate::device::abi::{
+    NG_STATUS_BAD_EXPERT, NG_STATUS_BAD_OFFSETS, NG_STATUS_BAD_POSITION, NG_STATUS_BAD_SLOT,
+    NG_STATUS_BAD_TOKEN, NG_STATUS_NAN_SCORE, NG_STATUS_UNROUTED,
+};
+use crate::dtype::bf16;
+use crate::error::Result;
+use crate::fp8::ScaleLayout;
+use crate::gemm::GroupedFp8Gemm;
+use crate::mla::{CacheWrite, LatentCache, Rope, RopeTables};
+use crate::routing::{Combine, GatherRows, Permutation, Permute, Router};
+use crate::tensor::Tensor;
+use crate::verify::exact;
+use crate::verify::gemm::{Fp8Check, Rows, Values};
+use crate::verify::rope::{CacheProblem, RopeProblem, check_cache_write, check_rope, parameters};
+use crate::verify::routing::{K2, RouterProblem, Scores, V3, check_gather, check_permute, check_router};
+use crate::verify::surrounded::{Place, text};
+use crate::verify::vocab::check_embedding;
+use crate::vocab::{Argmax, Embedding};
+
+type Done = std::result::Result<(), String>;
+
+const ROUTER: RouterProblem = RouterProblem {
+    tokens: 9,
+    experts: 256,
+    gate: V3,
+    scores: Scores::Normal,
+    place: Place { offset: 0, padding: 0 },
+    seed: 25,
+};
+const GROUPED: Fp8Check<'_> = Fp8Check {
+    rows: Rows::Groups(&[5, 0, 0, 64, 1]),
+    n: 72,
+    k: 144,
+    layout: ScaleLayout::RowMajor,
+    tile: None,
+    values: Values::Integers,
+    seed: 25,
+};
+
+/// Ids and weights of 8 experts in 8 groups of which 4 are kept.
+fn route(lab: &Lab<'_>, logits: &[f32], bias: &[f32]) -> std::result::Result<(Vec<i32>, Vec<f32>), String> {
+    let tokens = logits.len() / bias.len();
+    let (input, bias) = (lab.tensor(&[tokens, bias.len()], logits), lab.tensor(&[bias.len()], bias));
+    let weights = lab.floats(&[tokens, 8]);
+    let ids = lab.writes::<i32>(&[tokens, 8], |ids, stream| {
+        Router::new(&input, &bias, &weights, ids).groups(8, 4).scale(2.5).launch(stream)
+    })?;
+    Ok((ids, weights.to_vec().map_err(text)?))
+}
+
+/// A router of `[4, experts]` logits and k slots, with this setting, refuses an argument.
+fn router_refuses(
+    lab: &Lab<'_>,
+    [experts, slots]: [usize; 2],
+    argument: &str,
+    set: impl for<'r> FnOnce(Router<'r>) -> Router<'r>,
+) -> Done {
+    let (logits, bias, weights) =
+        (lab.floats(&[4, experts]), lab.floats(&[experts]), lab.floats(&[4, slots]));
+    lab.refuses::<i32>(&[4, slots], argument, |ids, stream| {
+        set(Router::new(&logits, &bias, &weights, ids)).launch(stream)
+    })
+}
+
+/// Orders ids of two tokens with four slots among four experts, and sums their rows with weights of one.
+fn permute_and_sum(lab: &Lab<'_>, ids: &[i32; 8]) -> std::result::Result<(Permutation, Vec<bf16>), String> {
+    let run = || -> Result<_> {
+        let permutation = Permutation::empty(lab.device, 2, 4, 4)?;
+        Permute::new(&lab.tensor(&[2, 4], ids), &permutation).launch(&lab.stream)?;
+        let rows = lab.tensor(&[8, 1], &[1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0].map(bf16::from_f32));
+        let (weights, out) = (lab.device.full(&[2, 4], 1.0)?, lab.halves(&[2, 1]));
+        Combine::new(&rows, &permutation, &weights, &out).launch(&lab.stream)?;
+        Ok((permutation, out.to_vec()?))
+    };
+    run().map_err(text)
+}
+
+fn tables(lab: &Lab<'_>) -> RopeTables {
+    RopeTables::new(lab.device, &parameters(false)).expect("small tables fit on any device")
+}
+
+fn offsets_of(lab: &Lab<'_>, offsets: &[i32; 4]) -> Done {
+    let (a, b) = (lab.zero_rows(20, 64), lab.blocks(&[3, 64, 64]));
+    let offsets = lab.tensor(&[4], offsets);
+    let out = lab.out::<bf16>(&[20, 64]);
+    GroupedFp8Gemm::new(&a, &b, &offsets, out.view()).launch(&lab.stream).map_err(text)?;
+    lab.reported(NG_STATUS_BAD_OFFSETS)?;
+    // Rows of no group stay as they were, and nothing outside is touched.
+    out.finish("the output", &mut Default::default()).map(drop)
+}
+
+pub(super) fn rows() -> Vec<Row> {
+    vec![
+        row!(25, "no tokens", [
+            NoOp "Router" |lab| lab.does_nothing::<i32>(&[0, 8], |ids, stream| {
+                let (logits, bias, weights) = (lab.floats(&[0, 256]), lab.floats(&[256]), lab.floats(&[0, 8]));
+                Router::new(&logits, &bias, &weights, ids).launch(stream)
+            }),
+            NoOp "Permute" |lab| {
+                let permutation = Permutation::empty(lab.device, 0, 8, 5).map_err(text)?;
+                Permute::new(&lab.integers(&[0, 8]), &permutation).launch(&lab.stream).map_err(text)?;
+                exact("counts", &permutation.counts().to_vec().map_err(text)?, &[0; 5])?;
+                exact("offsets", &permutation.offsets().to_vec().map_err(text)?, &[0; 6])
+            },
+            NoOp "GatherRows" |lab| {
+                let permutation = Permutation::empty(lab.device, 0, 8, 5).map_err(text)?;
+                let gather = |out| GatherRows::new(&lab.rows(0, 64), &permutation, out).launch(&lab.stream);
+                gather(&lab.rows(0, 64)).map_err(text)
+            },
+            NoOp "Combine" |lab| lab.does_nothing::<bf16>(&[0, 64], |out, stream| {
+                let permutation = Permutation::empty(lab.device, 0, 8, 5)?;
+                Combine::new(&lab.halves(&[0, 64]), &permutation, &lab.floats(&[0, 8]), out).launch(stream)
+            }),
+            NoOp "Embedding" |lab| lab.does_nothing::<bf16>(&[0, 64], |out, stream| {
+                Embedding::new(&lab.halves(&[10, 64]), &lab.integers(&[0]), out).launch(stream)
+            }),
+            NoOp "Argmax" |lab| lab.does_nothing::<i32>(&[0], |out, stream| {
+                Argmax::new(&lab.floats(&[0, 64]), out).launch(stream)
+            }),
+            NoOp "Rope" |lab| lab.does_nothing::<bf16>(&[0, 2, 64], |out, stream| {
+                Rope::new(&lab.halves(&[0, 2, 64]), &lab.integers(&[0]), &tables(lab), out).launch(stream)
+            }),
+            NoOp "CacheWrite" |lab| {
+                let cache = LatentCache::new(lab.device, 1).map_err(text)?;
+                let (latent, key, none) = (lab.halves(&[0, 512]), lab.halves(&[0, 64]), lab.integers(&[0]));
+                CacheWrite::new(&latent, &key, &none, &none, &tables(lab), &cache).launch(&lab.stream).map_err(text)
+            },
+        ]),
+        row!(26, "top_k = 0", [
+            Error "Router" |lab| router_refuses(lab, [64, 0], "k", |router| router),
+            Error "Permutation::empty" |lab| lab.refused("k", Permutation::empty(lab.device, 4, 0, 8).map(drop)),
+        ]),
+        row!(27, "top_k beyond the experts or beyond 16", [
+            Error "Router, beyond the kept groups" |lab| router_refuses(lab, [64, 8], "k", |router| router.groups(16, 1)),
+            Error "Router, 17" |lab| router_refuses(lab, [64, 17], "k", |router| router),
+            Error "Router, beyond the experts" |lab| router_refuses(lab, [4, 5], "k", |router| router),
+            Error "Permutation::empty" |lab| lab.refused("k", Permutation::empty(lab.device, 4, 17, 32).map(drop)),
+        ]),
+        row!(28, "experts that do not divide into groups, or more kept groups than groups", [
+            Error "Router, 7 groups of 64" |lab| router_refuses(lab, [64, 8], "n_group", |router| router.groups(7, 1)),
+            Error "Router, no groups" |lab| router_refuses(lab, [64, 8], "n_group", |router| router.groups(0, 1)),
+            Error "Router, too many groups" |lab| router_refuses(lab, [64, 8], "n_group", |router| router.groups(64, 64)),
+            Error "Router, 9 of 8 kept" |lab| router_refuses(lab, [64, 8], "topk_group", |router| router.groups(8, 9)),
+            Error "Router, none kept" |lab| router_refuses(lab, [64, 8], "topk_group", |router| router.groups(8, 0)),
+        ]),
+        row!(29, "more than 256 experts", [
+            Works "Router, 384" |lab| {
+                check_router(lab.device, &RouterProblem { experts: 384, gate: K2, ..ROUTER }).map(drop)
+            },
+            Works "Permute, 512" |lab| check_permute(lab.device, [40, 8, 512], false, 29).map(drop),
+            Error "Router, 513" |lab| router_refuses(lab, [513, 8], "experts", |router| router),
+            Error "Permutation::empty, 513" |lab| {
+                lab.refused("experts", Permutation::empty(lab.device, 4, 2, 513).map(drop))
+            },
+            Error "GroupedFp8Gemm, 1025" |lab| lab.refuses::<bf16>(&[4, 8], "groups", |out, stream| {
+                let offsets = lab.integers(&[1026]);
+                GroupedFp8Gemm::new(&lab.zero_rows(4, 16), &lab.blocks(&[1025, 8, 16]), &offsets, out).launch(stream)
+            }),
+        ]),
+        row!(30, "a token whose logits are all NaN", [
+            Masked "Router" |lab| {
+                let mut logits = vec![0.5; 2 * 256];
+                logits[..256].fill(f32::NAN);
+                let (ids, weights) = route(lab, &logits, &[0.0; 256])?;
+                exact("ids", &ids[..8], &[-1; 8])?;
+                exact("weights", &weights[..8], &[0.0; 8])?;
+                is(ids[8..].iter().all(|id| *id >= 0), "the other token has its experts")?;
+                lab.reported(NG_STATUS_NAN_SCORE | NG_STATUS_UNROUTED)
+            },
+            Masked "Argmax" |lab| {
+                let logits = lab.tensor(&[2, 4], &[[f32::NAN; 4], [0.0, 1.0, 2.0, 1.0]].concat());
+                let got = lab.writes::<i32>(&[2], |out, stream| Argmax::new(&logits, out).launch(stream))?;
+                exact("the other row", &got[1..], &[2])?;
+                lab.reported(NG_STATUS_NAN_SCORE)
+            },
+        ]),
+        row!(31, "a token with some NaN", [
+            Masked "Router" |lab| {
+                let mut logits = vec![f32::NAN; 256];
+                (logits[101], logits[102]) = (1.0, 2.0);
+                let (ids, _) = route(lab, &logits, &[0.0; 256])?;
+                exact("ids", &ids, &[102, 101, -1, -1, -1, -1, -1, -1])?;
+                lab.reported(NG_STATUS_NAN_SCORE | NG_STATUS_UNROUTED)
+            },
+            Masked "Argmax" |lab| {
+                let logits = lab.tensor(&[1, 4], &[f32::NAN, -3.0, -2.0, f32::NAN]);
+                let got = lab.writes::<i32>(&[1], |out, stream| Argmax::new(&logits, out).launch(stream))?;
+                exact("the largest number", &got, &[2])?;
+                lab.reported(NG_STATUS_NAN_SCORE)
+            },
+        ]),
+        row!(32, "infinite logits", [
+            Works "Router" |lab| {
+                check_router(lab.device, &RouterProblem { scores: Scores::Wild, tokens: 30, ..ROUTER }).map(drop)
+            },
+            Works "Router, all -inf" |lab| {
+                let (ids, weights) = route(lab, &[f32::NEG_INFINITY; 256], &[0.0; 256])?;
+                exact("ids", &ids, &[0, 1, 2, 3, 4, 5, 6, 7])?;
+                is(weights.iter().all(|weight| weight.is_finite()), "weights are finite")
+            },
+        ]),
+        row!(33, "equal logits", [
+            Works "Router" |lab| {
+                let (ids, _) = route(lab, &[0.25; 2 * 256], &[0.0; 256])?;
+                exact("the lowest ids", &ids, &[0, 1, 2, 3, 4, 5, 6, 7, 0, 1, 2, 3, 4, 5, 6, 7])
+            },
+            Works "Argmax" |lab| {
+                let logits = lab.tensor(&[1, 300], &[0.5; 300]);
+                let got = lab.writes::<i32>(&[1], |out, stream| Argmax::new(&logits, out).launch(stream))?;
+                exact("the lowest id", &got, &[0])
+            },
+        ]),
+        // The bias lies on the device, where no constructor sees it.
+        row!(34, "a bias of NaN", [
+            Masked "Router" |lab| {
+                let mut bias = [0.0; 256];
+                bias[0] = f32::NAN;
+                let (ids, _) = route(lab, &[0.25; 256], &bias)?;
+                is(!ids.contains(&0) && ids.iter().all(|id| *id > 0), "its expert is never chosen")?;
+                lab.reported(NG_STATUS_NAN_SCORE)
+            },
+        ]),
+        row!(35, "ids that do not exist", [
+            Works "Permute, -1" |lab| {
+                permute_and_sum(lab, &[0, -1, 1, 2, 3, -1, -1, 0])?;
+                lab.clear()
+            },
+            Masked "Permute" |lab| {
+                let (permutation, _) = permute_and_sum(lab, &[0, 4, 1, 2, 3, i32::MAX, i32::MIN, 0])?;
+                exact("counts", &permutation.counts().to_vec().map_err(text)?, &[2, 1, 1, 1])?;
+                lab.reported(NG_STATUS_BAD_EXPERT)
+            },
+            Masked "GatherRows" |lab| {
+                check_gather(lab.device, [5, 4, 16], 200, ScaleLayout::RowMajor, true, 35).map(drop)
+            },
+            Masked "Embedding" |lab| {
+                let table = lab.tensor(&[3, 1], &[1.0, 2.0, 3.0].map(bf16::from_f32));
+                let ids = lab.tensor(&[4], &[2, 3, -1, i32::MAX]);
+                let got = lab.writes::<bf16>(&[4, 1], |out, stream| Embedding::new(&table, &ids, out).launch(stream))?;
+                exact("rows", &got, &[bf16::from_f32(3.0), bf16::ZERO, bf16::ZERO, bf16::ZERO])?;
+                lab.reported(NG_STATUS_BAD_TOKEN)
+            },
+            Masked "Embedding, drawn" |lab| {
+                check_embedding(lab.device, [10, 64, 17], Place::default(), true, 35).map(drop)
+            },
+            Masked "Rope, positions" |lab| {
+                let positions = lab.tensor(&[2], &[-1, i32::MAX]);
+                let x = lab.tensor(&[2, 1, 64], &[bf16::ONE; 128]);
+                let got = lab.writes::<bf16>(&[2, 1, 64], |out, stream| {
+                    Rope::new(&x, &positions, &tables(lab), out).launch(stream)
+                })?;
+                exact("zeros", &got, &[bf16::ZERO; 128])?;
+                lab.reported(NG_STATUS_BAD_POSITION)
+            },
+            Masked "Rope, drawn" |lab| {
+                let place = Place::default();
+                let problem = RopeProblem { shape: [9, 2], yarn: true, bad: true, input: place, output: place, seed: 35 };
+                check_rope(lab.device, &problem).map(drop)
+            },
+            Masked "CacheWrite, slots" |lab| {
+                let cache = LatentCache::new(lab.device, 1).map_err(text)?;
+                let (latent, key) = (lab.tensor(&[2, 512], &[bf16::ONE; 1024]), lab.halves(&[2, 64]));
+                let (positions, slots) = (lab.integers(&[2]), lab.tensor(&[2], &[64, i32::MIN]));
+                CacheWrite::new(&latent, &key, &positions, &slots, &tables(lab), &cache)
+                    .launch(&lab.stream)
+                    .map_err(text)?;
+                is(cache.tensor().to_vec().map_err(text)?.iter().all(|x| *x == bf16::ZERO), "the cache is untouched")?;
+                lab.reported(NG_STATUS_BAD_SLOT)
+            },
+            Masked "CacheWrite, drawn" |lab| {
+                let problem = CacheProblem { tokens: 40, pages: 2, bad: true, place: Place::default(), seed: 35 };
+                check_cache_write(lab.device, &problem).map(drop)
+            },
+        ]),
+        row!(36, "an expert twice for one token", [
+            Works "Permute and Combine" |lab| {
+                let (_, sums) = permute_and_sum(lab, &[1, 1, 1, 1, 0, 2, 2, 3])?;
+                // Rows in the order of experts: the second token's first, then the four of expert 1, then the rest.
+                let want = [2.0 + 4.0 + 8.0 + 16.0, 1.0 + 32.0 + 64.0 + 128.0].map(bf16::from_f32);
+                exact("each counts", &sums, &want)
+            },
+        ]),
+        row!(37, "all tokens to one expert", [
+            Works "Permute and Combine" |lab| {
+                let (permutation, sums) = permute_and_sum(lab, &[3; 8])?;
+                exact("counts", &permutation.counts().to_vec().map_err(text)?, &[0, 0, 0, 8])?;
+                exact("sums", &sums, &[15.0, 240.0].map(bf16::from_f32))
+            },
+            Works "GroupedFp8Gemm" |lab| {
+                Fp8Check { rows: Rows::Groups(&[0, 0, 70, 0]), ..GROUPED }.check::<bf16>(lab.device).map(drop)
+            },
+        ]),
+        row!(
+            38,
+            "more tokens than an expert's capacity",
+            [],
+            NotOffered("experts have no capacity: groups are contiguous and as long as they need to be")
+        ),
+        row!(39, "an expert without tokens", [
+            NoOp "GroupedFp8Gemm" |lab| GROUPED.check::<bf16>(lab.device).map(drop),
+            NoOp "GroupedFp8Gemm, all empty" |lab| lab.does_nothing::<bf16>(&[4, 8], |out, stream| {
+                let (a, b) = (lab.zero_rows(4, 64), lab.blocks(&[3, 8, 64]));
+                GroupedFp8Gemm::new(&a, &b, &lab.integers(&[4]), out).launch(stream)
+            }),
+        ]),
+        row!(40, "offsets that decrease, leave the rows or are too few", [
+            Masked "GroupedFp8Gemm, decreasing" |lab| offsets_of(lab, &[0, 8, 4, 20]),
+            Masked "GroupedFp8Gemm, beyond the rows" |lab| offsets_of(lab, &[0, 8, 12, 21]),
+            Masked "GroupedFp8Gemm, negative" |lab| offsets_of(lab, &[-3, 8, 12, 20]),
+            Masked "GroupedFp8Gemm, nonsense" |lab| offsets_of(lab, &[i32::MAX, i32::MIN, 0, 5]),
+            Error "GroupedFp8Gemm, too few" |lab| lab.refuses::<bf16>(&[4, 8], "offsets", |out, stream| {
+                let offsets: Tensor<i32> = lab.integers(&[3]);
+                GroupedFp8Gemm::new(&lab.zero_rows(4, 64), &lab.blocks(&[3, 8, 64]), &offsets, out).launch(stream)
+            }),
+        ]),
+        row!(
+            41,
+            "more rows than a group's maximum",
+            [],
+            NotOffered("there is no layout with a fixed number of rows for each group")
+        ),
+    ]
+}
