@@ -21,6 +21,34 @@ pub struct Fault {
     pub kind: FaultKind,
 }
 
+/// One access of a race.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Side {
+    /// Opcode, as the PTX spells it.
+    pub instruction: String,
+    /// Its line in the PTX text.
+    pub line: u32,
+    /// Block index in the grid.
+    pub block: [u32; 3],
+    /// Warp in the block; for an asynchronous operation, the one that issued it.
+    pub warp: u32,
+    /// Lane in the warp.
+    pub lane: u32,
+    /// What it does: `read`, `write`, `asynchronous read` …
+    pub what: &'static str,
+}
+
+impl fmt::Display for Side {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let [x, y, z] = self.block;
+        write!(
+            f,
+            "{} by `{}` (PTX line {}; block ({x}, {y}, {z}), warp {}, lane {})",
+            self.what, self.instruction, self.line, self.warp, self.lane
+        )
+    }
+}
+
 /// Kinds of fault.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
@@ -58,6 +86,47 @@ pub enum FaultKind {
         /// Lanes wanted.
         wanted: u32,
     },
+    /// Two accesses to the same memory, at least one of them a write, that nothing orders.
+    Race {
+        /// State space.
+        space: &'static str,
+        /// First address that both touch.
+        address: u64,
+        /// The access of this fault's instruction.
+        access: Box<Side>,
+        /// The one that came first in this run.
+        earlier: Box<Side>,
+    },
+    /// The async proxy meets an ordinary write that no `fence.proxy.async` made visible to it.
+    Proxy {
+        /// State space.
+        space: &'static str,
+        /// First address that both touch.
+        address: u64,
+        /// The asynchronous access.
+        access: Box<Side>,
+        /// The ordinary write.
+        earlier: Box<Side>,
+    },
+    /// An mbarrier is used by somebody who cannot know yet that it is initialised.
+    BarrierUnseen {
+        /// Shared address.
+        address: u32,
+        /// The order of threads is right, but a copy needs `fence.mbarrier_init` or `fence.proxy.async`, too.
+        fence: bool,
+    },
+    /// An ordinary access to a live mbarrier.
+    OnBarrier {
+        /// Shared address of the mbarrier.
+        address: u32,
+    },
+    /// A wgmma of registers that were touched since the last `wgmma.fence`.
+    NoFence {
+        /// Register name.
+        register: String,
+    },
+    /// Misuse of `setmaxnreg`.
+    Registers(String),
     /// Misuse of a barrier.
     Barrier(String),
     /// Misuse of a cluster: a rank that does not exist, shared memory of a block that has exited.
@@ -112,9 +181,32 @@ impl fmt::Display for FaultKind {
             Self::Divergence { present, wanted } => {
                 write!(f, "lanes {present:#010x} arrived, {wanted:#010x} must arrive together")
             }
-            Self::Barrier(what) | Self::Cluster(what) | Self::Dependency(what) | Self::Descriptor(what) => {
-                f.write_str(what)
+            Self::Race { space, address, access, earlier } => {
+                write!(
+                    f,
+                    "data race in {space} memory at {address:#x}: the {access} is not ordered after the {earlier}"
+                )
             }
+            Self::Proxy { space, address, access, earlier } => write!(
+                f,
+                "fence.proxy.async is missing for {space} memory at {address:#x} between the {earlier} and the {access}"
+            ),
+            Self::BarrierUnseen { address, fence: false } => {
+                write!(f, "mbarrier {address:#x} is used before its initialisation is visible here")
+            }
+            Self::BarrierUnseen { address, fence: true } => write!(
+                f,
+                "mbarrier {address:#x} counts a copy, but no fence.mbarrier_init made it visible to the async proxy"
+            ),
+            Self::OnBarrier { address } => write!(f, "ordinary access to the live mbarrier {address:#x}"),
+            Self::NoFence { register } => {
+                write!(f, "wgmma.fence is missing: {register} was touched before this wgmma")
+            }
+            Self::Barrier(what)
+            | Self::Cluster(what)
+            | Self::Dependency(what)
+            | Self::Descriptor(what)
+            | Self::Registers(what) => f.write_str(what),
             Self::Deadlock(who) => write!(f, "deadlock: {who}"),
             Self::StepLimit { limit, spinning } => {
                 write!(f, "stuck: {limit} warp instructions and no end; {spinning}")

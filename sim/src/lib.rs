@@ -17,6 +17,7 @@ pub mod numeric;
 mod parse;
 mod profile;
 pub mod profiler;
+mod race;
 pub mod row;
 mod schedule;
 pub mod tensor_core;
@@ -25,7 +26,7 @@ pub mod tma;
 pub mod wgmma;
 
 pub use counters::{Class, Counters};
-pub use fault::{Fault, FaultKind};
+pub use fault::{Fault, FaultKind, Side};
 pub use lower::opcodes;
 pub use machine::{Chained, Launch, LoadError, Machine, MemoryError, Module, Report};
 pub use profile::CardProfile;

@@ -45,6 +45,8 @@ pub struct Schedule {
     pub fp8: Fp8Accumulation,
     /// Whether definedness is checked. Bounds and alignment always are.
     pub checks: bool,
+    /// Whether data races and missing proxy fences are looked for, where `checks` is on too.
+    pub races: bool,
     /// Warp instructions one block may execute before it counts as stuck.
     pub step_limit: u64,
     /// Whether the launch is profiled: [`Report::profile`](crate::Report::profile). Ordinary runs keep their speed.
@@ -60,6 +62,7 @@ impl Default for Schedule {
             in_flight: InFlight::Strict,
             fp8: Fp8Accumulation::Hopper,
             checks: true,
+            races: true,
             step_limit: 200_000_000,
             profile: false,
         }

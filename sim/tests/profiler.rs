@@ -173,9 +173,9 @@ fn sectors_count_requested_and_unique() {
     mad.wide.u32 %rd0, %t, 4, %buffer;
     ld.global.u32 %r0, [%rd0];
     ld.global.u32 %r1, [%rd0+64];
-    mad.wide.u32 %rd1, %t, 32, %buffer;
+    mad.wide.u32 %rd1, %t, 32, %buffer; bar.warp.sync -1;
     st.global.u32 [%rd1], %r0;
-    st.global.u32 [%rd1+4], %r0;
+    st.global.u32 [%rd1+4], %r0; bar.warp.sync -1;
     atom.global.add.u32 %r2, [%buffer], 1;";
     let (profile, _) = profile(body, 1, 32, Schedule::default());
     // 128 bytes each; they share two sectors. The atomic's is one of them.
@@ -222,7 +222,7 @@ fn bulk_copies_count_at_issue_and_waiting_apart() {
     mov.u32 %r0, bar;
     mov.u32 %r1, smem;
     @%p0 bra WORK;
-    mbarrier.init.shared::cta.b64 [%r0], 1;
+    mbarrier.init.shared::cta.b64 [%r0], 1; fence.mbarrier_init.release.cluster;
     mbarrier.arrive.expect_tx.shared::cta.b64 _, [%r0], 80;
     add.u64 %rd0, %buffer, 16;
     cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [%r1], [%rd0], 80, [%r0];

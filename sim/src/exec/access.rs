@@ -13,7 +13,7 @@ use crate::schedule::InFlight;
 const WINDOW_BYTES: u64 = 1 << 32;
 
 /// Where an access lands.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) enum Place {
     Global(usize, usize),
     /// Slot of the block, and offset.
@@ -185,6 +185,7 @@ impl Grid<'_> {
         let mut undefined = false;
         let uniform = space == Space::Param && matches!(from.base, Base::None);
         let mut fetched: Option<usize> = None;
+        let mut places = [None; 32];
         for lane in 0..32 {
             if mask >> lane & 1 == 0 {
                 continue;
@@ -199,6 +200,7 @@ impl Grid<'_> {
             let address = addresses[lane];
             self.aligned(lane, address, total as u32)?;
             let place = self.locate(w, lane, space, address, total as u32)?;
+            places[lane] = Some(place);
             let (bytes, defined) = self.bytes_at(w, place, total);
             let all = (1u32 << total) - 1;
             for e in 0..to.len() {
@@ -225,6 +227,9 @@ impl Grid<'_> {
         }
         self.count_access(space, &addresses, mask, total as u32, false);
         self.touch(w, space, &addresses, mask, false);
+        if self.races.is_some() && space != Space::Param && space != Space::Local {
+            self.race_read(w, &places, total)?;
+        }
         for (e, &d) in to.iter().enumerate() {
             let shadow = if undefined { Some(&shadows[e]).filter(|s| any64(s, mask)) } else { None };
             // Sign extension fills 32 bits of a 32-bit register, 16 of a 16-bit one: the type's user masks.
@@ -250,6 +255,7 @@ impl Grid<'_> {
             *slot = self.get_bits(w, source)?;
         }
         let keep = if each == 8 { u64::MAX } else { (1 << (8 * each)) - 1 };
+        let touch = self.race_begin(w, true);
         for lane in 0..32 {
             if mask >> lane & 1 == 0 {
                 continue;
@@ -274,6 +280,9 @@ impl Grid<'_> {
                 let kind =
                     FaultKind::OutOfBounds { space: "parameter (read-only)", address, bytes: total as u32 };
                 return Err(Trouble { kind, lane: Some(lane as u32) });
+            }
+            if let Some(touch) = &touch {
+                self.race_touch(w, touch, place, total, 1 << lane, Some(&bytes[..total]))?;
             }
             self.write_at(w, place, &bytes[..total], defined);
         }
@@ -300,6 +309,7 @@ impl Grid<'_> {
         for lane in (0..32).filter(|&i| mask >> i & 1 == 1) {
             self.aligned(lane, addresses[lane], whole)?;
         }
+        let touch = self.race_begin(w, true);
         for (i, &(d, b)) in parts.iter().enumerate() {
             let (b, sb) = self.get_bits(w, b)?;
             self.demand(&sb.map(|s| s & ty.mask()), mask, "an atomic's operand")?;
@@ -320,6 +330,9 @@ impl Grid<'_> {
                 old[lane] = u64::from_le_bytes(raw);
                 let global = matches!(place, Place::Global(..));
                 let new = modify(*rmw, *ty, old[lane], b[lane], c[lane], global);
+                if let Some(touch) = &touch {
+                    self.race_touch(w, touch, place, bytes as usize, 1 << lane, None)?;
+                }
                 self.write_at(w, place, &new.to_le_bytes()[..bytes as usize], (1 << bytes) - 1);
             }
             self.put(w, d, &old, mask, None)?;
@@ -344,9 +357,11 @@ impl Grid<'_> {
         let mut rows = vec![[0u8; 16]; lanes];
         let mut shadows = vec![[0u8; 16]; lanes];
         let mut undefined = false;
+        let mut places = [None; 32];
         for lane in 0..lanes {
             self.aligned(lane, addresses[lane], 16)?;
             let place = self.locate(w, lane, Space::Shared, addresses[lane], 16)?;
+            places[lane] = Some(place);
             let (bytes, defined) = self.bytes_at(w, place, 16);
             rows[lane].copy_from_slice(bytes);
             for (i, byte) in shadows[lane].iter_mut().enumerate() {
@@ -355,6 +370,7 @@ impl Grid<'_> {
             undefined |= defined != 0xffff && self.schedule.checks;
         }
         self.count_access(Space::Shared, &addresses, ((1u64 << lanes) - 1) as u32, 16, false);
+        self.race_read(w, &places, 16)?;
         let values = matrix::load(to.len(), trans, &rows);
         let shadows = undefined.then(|| matrix::load(to.len(), trans, &shadows));
         for (i, &d) in to.iter().enumerate() {
@@ -382,12 +398,16 @@ impl Grid<'_> {
         }
         let rows = matrix::store(from.len(), trans, &values);
         let undefined = matrix::store(from.len(), trans, &shadows);
+        let touch = self.race_begin(w, true);
         for lane in 0..rows.len() {
             self.aligned(lane, addresses[lane], 16)?;
             let place = self.locate(w, lane, Space::Shared, addresses[lane], 16)?;
             let mut defined = 0;
             for (i, &byte) in undefined[lane].iter().enumerate() {
                 defined |= u32::from(byte == 0 || !self.schedule.checks) << i;
+            }
+            if let Some(touch) = &touch {
+                self.race_touch(w, touch, place, 16, 1 << lane, Some(&rows[lane]))?;
             }
             self.write_at(w, place, &rows[lane], defined);
         }

@@ -1,5 +1,6 @@
 //! Bulk copies: issued by a lane, completed when the schedule says.
 
+use super::races::Issued;
 use super::sent::Sent;
 use super::step::Flow;
 use super::warp::Split;
@@ -19,6 +20,7 @@ pub(super) struct PendingLoad {
     /// Address of the mbarrier in each of them, and the bytes that it counts.
     pub(super) barrier: u32,
     pub(super) bytes: u32,
+    issued: Option<Issued>,
 }
 
 /// The way of a load into shared memory.
@@ -225,7 +227,8 @@ impl Grid<'_> {
             self.profile_bulk(segments, false);
             self.touch_segments(w, segments, false);
         }
-        let (slot, load) = (self.slot(w), PendingLoad { source, targets, barrier, bytes });
+        let issued = self.race_issue_load(w, lane, &source, &targets, barrier)?;
+        let (slot, load) = (self.slot(w), PendingLoad { source, targets, barrier, bytes, issued });
         if self.schedule.tma == Policy::Eager {
             return self.finish_load(load);
         }
@@ -238,6 +241,9 @@ impl Grid<'_> {
             match &load.source {
                 Source::Global { segments, fill } => self.fill(target, segments, *fill),
                 Source::Sent(sent) => self.deliver(target, sent)?,
+            }
+            if let Some(issued) = &load.issued {
+                self.race_finish_load(issued, &load.source, target, load.barrier)?;
             }
             self.complete_bytes(target, load.barrier, load.bytes)?;
         }
@@ -282,9 +288,18 @@ impl Grid<'_> {
     fn issue_store(&mut self, w: usize, lane: u32, segments: Vec<Segment>) -> Step<()> {
         self.check_global(&segments, "global (bulk store)", lane)?;
         let group = self.warps[w].bulk.get(&lane).map_or(0, |g| g.committed);
+        let slot = self.slot(w);
+        let shared = &self.blocks[slot].shared;
+        if let Some(s) = segments.iter().find(|s| shared.locate(s.shared, s.bytes).is_none()) {
+            let (address, bytes) = (u64::from(s.shared), s.bytes);
+            return Err(Trouble {
+                kind: FaultKind::OutOfBounds { space: "shared", address, bytes },
+                lane: Some(lane),
+            });
+        }
+        self.race_issue_store(w, lane, group, &segments, false)?;
         self.profile_bulk(&segments, true);
         self.touch_segments(w, &segments, true);
-        let slot = self.slot(w);
         let stores = &mut self.blocks[slot].stores;
         stores.push(PendingStore { segments, warp: w, lane, group, data: None });
         let last = stores.len() - 1;
@@ -299,10 +314,7 @@ impl Grid<'_> {
         }
         let mut data = Vec::new();
         for segment in &store.segments {
-            let Some(at) = block.shared.locate(segment.shared, segment.bytes) else {
-                let (address, bytes) = (u64::from(segment.shared), segment.bytes);
-                return Err(FaultKind::OutOfBounds { space: "shared", address, bytes }.into());
-            };
+            let at = block.shared.locate(segment.shared, segment.bytes).expect("checked at issue");
             let len = segment.bytes as usize;
             if self.schedule.checks && !block.shared.defined.all(at, len) {
                 let kind = FaultKind::Uninitialised { used_as: "a bulk store's source" };
@@ -344,6 +356,7 @@ impl Grid<'_> {
                 (true, false) => self.finish_store(slot, index)?,
             }
         }
+        self.race_wait_stores(w, lane, limit, read);
         Ok(())
     }
 

@@ -69,6 +69,7 @@ impl Grid<'_> {
                     let over = self.mbarrier(slot, address).test_state(state[lane as usize]);
                     done |= u32::from(over.map_err(|e| misuse(e, lane))?) << lane;
                 }
+                self.race_barrier_wait(w, &lanes, done)?;
                 let one = lanes.iter().all(|&(.., address)| address == lanes[0].2);
                 if done == 0 && *blocking && one {
                     return Ok(Flow::Wait(Wait::Mbarrier(lanes[0].2)));
@@ -83,18 +84,21 @@ impl Grid<'_> {
                     let at = shared.locate(address, 8).expect("located with its lane");
                     shared.defined.put(at, 8, true);
                     self.mbarrier(slot, address).init(count[lane as usize]).map_err(|e| misuse(e, lane))?;
+                    self.race_barrier_storage(w, lane, slot, address, true)?;
                 }
                 Ok(Flow::Next)
             }
             Kind::MbarrierInvalidate { at } => {
                 for (lane, slot, address) in self.barrier_lanes(w, at, mask, false)? {
                     self.mbarrier(slot, address).inval().map_err(|e| misuse(e, lane))?;
+                    self.race_barrier_storage(w, lane, slot, address, false)?;
                 }
                 Ok(Flow::Next)
             }
             Kind::MbarrierExpect { at, bytes, peers } => {
                 let bytes = self.sure32(w, *bytes, mask, "an mbarrier's byte count")?;
                 for (lane, slot, address) in self.barrier_lanes(w, at, mask, *peers)? {
+                    self.race_barrier_use(w, lane, slot, address, false)?;
                     let barrier = self.mbarrier(slot, address);
                     barrier.expect_tx(bytes[lane as usize]).map_err(|e| misuse(e, lane))?;
                 }
@@ -114,7 +118,9 @@ impl Grid<'_> {
                     Arrive::ExpectTx { bytes } => self.sure32(w, *bytes, mask, "an mbarrier's byte count")?,
                 };
                 let mut tokens = [0; 32];
-                for (lane, slot, address) in self.barrier_lanes(w, at, mask, *peers)? {
+                let lanes = self.barrier_lanes(w, at, mask, *peers)?;
+                self.race_barrier_arrivals(w, &lanes)?;
+                for (lane, slot, address) in lanes {
                     if state.is_some() && slot != self.slot(w) {
                         let what = "an arrival at another block's mbarrier has no state to give".into();
                         return Err(Trouble { kind: FaultKind::Cluster(what), lane: Some(lane) });
@@ -133,6 +139,7 @@ impl Grid<'_> {
                     };
                     tokens[lane as usize] = token.map_err(|e| misuse(e, lane))?;
                     if self.mbarrier(slot, address).phase() != before {
+                        self.race_barrier_turn(slot, address);
                         self.wake(slot, address);
                     }
                 }
@@ -171,6 +178,7 @@ impl Grid<'_> {
         let before = barrier.phase();
         barrier.complete_tx(bytes).map_err(|e| misuse(e, 0))?;
         if barrier.phase() != before {
+            self.race_barrier_turn(slot, address);
             self.wake(slot, address);
         }
         Ok(())
@@ -238,6 +246,7 @@ impl Grid<'_> {
             done |= u32::from(over.map_err(|e| misuse(e, lane))?) << lane;
             self.blocks[slot].parity_seen.insert(key, seen);
         }
+        self.race_barrier_wait(w, lanes, done)?;
         self.warps[w].predicates[p as usize].put(done, u32::MAX, mask);
         if done == mask {
             return Ok(Flow::Next);
@@ -273,10 +282,11 @@ impl Grid<'_> {
         self.blocks[slot].parity_seen.insert(key, seen);
         // A wait may fail for no reason.
         let spurious = random && self.random.below(8) == 0;
+        let done = done && !(spurious && blocking);
+        self.race_barrier_wait(w, &lanes, if done { mask } else { 0 })?;
         if !done && blocking && !spurious {
             return Ok(Flow::Wait(Wait::Mbarrier(address)));
         }
-        let done = done && !(spurious && blocking);
         self.warps[w].predicates[p as usize].put(if done { u32::MAX } else { 0 }, u32::MAX, mask);
         if done {
             return Ok(Flow::Next);
@@ -334,6 +344,7 @@ impl Grid<'_> {
             named.all &= value == mask;
             named.any |= value != 0;
         }
+        self.race_arrive(w, id, mask);
         let named = &self.blocks[slot].named[id as usize];
         let (wanted, arrived) = (self.threads_of(slot, named), named.arrived);
         if arrived > wanted {
@@ -346,6 +357,9 @@ impl Grid<'_> {
             return Ok(if wait { Flow::Wait(Wait::Barrier(id)) } else { Flow::Next });
         }
         let done = self.release(slot, id);
+        if wait {
+            self.race_pass(w, id, mask);
+        }
         if vote.is_some() {
             let program: &Program = self.program;
             let split_pc = self.current_pc;
@@ -358,6 +372,7 @@ impl Grid<'_> {
     fn release(&mut self, slot: usize, id: u32) -> Named {
         let program: &Program = self.program;
         let done = std::mem::take(&mut self.blocks[slot].named[id as usize]);
+        self.race_open(slot, id);
         for w in slot * self.per_block..(slot + 1) * self.per_block {
             for s in 0..self.warps[w].splits.len() {
                 let split = &mut self.warps[w].splits[s];
@@ -367,6 +382,7 @@ impl Grid<'_> {
                 split.wait = Wait::Nothing;
                 let (pc, mask) = (split.pc, split.mask);
                 split.pc += 1;
+                self.race_pass(w, id, mask);
                 // The registers of a waiter cannot be held by a wgmma: it has waited at an aligned barrier.
                 let _ = self.reduction(w, &program.ops[pc as usize].kind, mask, &done);
             }

@@ -167,6 +167,7 @@ impl Grid<'_> {
         }
         self.warps[w].cluster_arrived[phase] |= mask;
         self.clusters[place].arrived += mask.count_ones();
+        self.race_cluster_arrive(w, mask);
         self.cluster_turn(place);
         Ok(())
     }
@@ -186,6 +187,7 @@ impl Grid<'_> {
             return Ok(Flow::Wait(Wait::ClusterBarrier));
         }
         self.warps[w].cluster_arrived[(phase + 1) % 2] &= !mask;
+        self.race_cluster_pass(w, mask);
         Ok(Flow::Next)
     }
 
@@ -216,6 +218,7 @@ impl Grid<'_> {
                 split.wait = Wait::Nothing;
             }
         }
+        self.race_cluster_open(place * self.cluster_size());
     }
 
     /// Who has not arrived at the cluster barrier, for a deadlock's report.

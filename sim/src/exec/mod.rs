@@ -14,6 +14,7 @@ mod copies;
 mod dependent;
 mod operands;
 mod profiling;
+mod races;
 mod registers;
 mod report;
 mod residents;
@@ -91,6 +92,10 @@ pub(crate) struct Grid<'a> {
     counters: Counters,
     recorder: Option<Box<Recorder>>,
     warnings: BTreeSet<String>,
+    /// None where races are not checked.
+    races: Option<Box<races::Sanitizer>>,
+    /// Warp and operation to blame for the next fault, if not those that run.
+    blame: Option<(usize, u32)>,
     /// The operation that runs.
     current_pc: u32,
     clock: u64,
@@ -154,7 +159,7 @@ impl<'a> Grid<'a> {
             })
         })?;
         let mut random = Random::new(launch.schedule.seed);
-        Ok(Self {
+        let mut grid = Self {
             program,
             variables,
             profile,
@@ -177,9 +182,15 @@ impl<'a> Grid<'a> {
             counters: Counters::default(),
             recorder: launch.schedule.profile.then(|| Box::new(Recorder::new(program))),
             warnings: BTreeSet::new(),
+            races: None,
+            blame: None,
             current_pc: 0,
             clock: 0,
-        })
+        };
+        if launch.schedule.checks && launch.schedule.races {
+            grid.races = races::Sanitizer::new(program, grid.per_block, launch.grid, grid.cluster);
+        }
+        Ok(grid)
     }
 
     /// Runs on the card's memory as far as the launch can go.
@@ -190,7 +201,11 @@ impl<'a> Grid<'a> {
         result
     }
 
-    fn report(self) -> Report {
+    fn report(mut self) -> Report {
+        if self.races.as_ref().is_some_and(|s| s.exhausted()) {
+            self.warnings
+                .insert("races were checked in the first part of the launch only: too many accesses".into());
+        }
         let profile = self.recorder.map(|recorder| Profile {
             grid: self.size,
             block: self.threads,

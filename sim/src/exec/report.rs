@@ -15,6 +15,7 @@ impl Grid<'_> {
     }
 
     pub(super) fn fault_at(&self, trouble: Trouble, w: usize, pc: Option<u32>) -> Box<Fault> {
+        let (w, pc) = self.blame.map_or((w, pc), |(w, pc)| (w, Some(pc)));
         let op = pc.and_then(|pc| self.program.ops.get(pc as usize));
         Box::new(Fault {
             kernel: self.program.name.clone(),

@@ -179,6 +179,7 @@ impl Grid<'_> {
             self.finish_store(slot, 0)?;
         }
         self.profile_end(slot);
+        self.race_end_block(slot);
         self.blocks[slot].live = false;
         let cluster = &mut self.clusters[slot / self.residents.each];
         cluster.live -= 1;

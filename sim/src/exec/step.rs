@@ -436,13 +436,13 @@ impl Grid<'_> {
             }
             Kind::Copy(copy) => self.copy(w, mask, copy)?,
             Kind::RegisterCount => self.together(w, mask)?,
-            Kind::Nothing => {}
             Kind::GridWait if self.depends() => return Ok(Flow::Wait(Wait::Dependency)),
             Kind::GridWait => self.waited(w),
             Kind::GridRelease => {
                 let slot = self.slot(w);
                 self.blocks[slot].released = true;
             }
+            Kind::Nothing => self.race_fence(w, op, mask),
             Kind::Yield => return Ok(Flow::Yield),
             _ => return self.synchronise(w, split, op, mask),
         }
@@ -574,6 +574,7 @@ impl Grid<'_> {
             split.wait = Wait::Nothing;
             split.pc += 1;
         }
+        self.race_warp_barrier(w, present);
         Flow::Next
     }
 

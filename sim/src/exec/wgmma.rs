@@ -60,6 +60,7 @@ impl Grid<'_> {
                     self.compute_next(slot, group)?;
                 }
                 self.release_registers(w, limit);
+                self.race_wait_wgmma(w, limit);
                 Ok(Flow::Next)
             }
             Kind::Wgmma(wgmma) => self.issue(w, split.pc, wgmma),
@@ -122,12 +123,32 @@ impl Grid<'_> {
                 }
             }
         }
+        self.race_operands(slot, first, op, &arrival)?;
         self.counters.tensor_macs += 64 * op.shape.n as u64 * u64::from(op.k);
         self.blocks[slot].warpgroups[group].queue.push_back(Pending { arrival, a: registers });
         if self.schedule.wgmma == Policy::Eager {
             self.compute_next(slot, group)?;
         }
         Ok(Flow::Next)
+    }
+
+    /// Checks what each warp reads of shared memory: all of B, and of A the rows that it multiplies.
+    fn race_operands(&mut self, slot: usize, first: usize, op: &Wgmma, arrival: &Arrival) -> Step<()> {
+        if self.races.is_none() {
+            return Ok(());
+        }
+        let len = self.blocks[slot].shared.data.len();
+        let b = model::operand_ranges(&op.shape, Which::B, arrival.b, WINDOW, len)
+            .map_err(FaultKind::Descriptor)?;
+        let mut ranges: [_; 4] = std::array::from_fn(|_| b.clone());
+        if let WgmmaA::Descriptor(_) = op.a {
+            let a =
+                model::a_ranges_of_warps(&op.shape, arrival.a, WINDOW, len).map_err(FaultKind::Descriptor)?;
+            for (all, mut own) in ranges.iter_mut().zip(a) {
+                all.append(&mut own);
+            }
+        }
+        self.race_wgmma(first, arrival.group, &ranges)
     }
 
     /// The block's slot and the number of the warpgroup in it.
@@ -219,6 +240,7 @@ impl Grid<'_> {
         let (slot, group) = self.warpgroup(w);
         while self.compute_next(slot, group)? {}
         self.release_registers(w, u64::MAX);
+        self.race_wait_wgmma(w, self.warps[w].wgmma_committed + 1);
         Ok(())
     }
 }

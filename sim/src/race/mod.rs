@@ -26,6 +26,9 @@ use records::{Entry, IN_FLIGHT, Probe, Records};
 use shadow::{MOST_RECORDS, Shadow};
 use std::collections::HashMap;
 
+/// The barrier of a cluster among those of its first block.
+pub(crate) const CLUSTER_BARRIER: u32 = 16;
+
 /// A memory with a shadow.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) enum Region {
@@ -78,10 +81,6 @@ pub(crate) struct Access {
 impl Access {
     pub(crate) fn writes(&self) -> bool {
         self.it.manner.write
-    }
-
-    pub(crate) fn warp(&self) -> u32 {
-        self.it.warp
     }
 }
 
@@ -177,7 +176,7 @@ impl Races {
             }
         }
         self.barriers.retain(|key, _| key.0 != block);
-        self.phased.retain(|key, _| key.0 != block);
+        self.phased.retain(|key, _| key.0 != block || key.1 == CLUSTER_BARRIER);
         self.agents.retain(|agent, _| {
             let (Agent::StoreRead(w, _) | Agent::StoreWrite(w, _) | Agent::Wgmma(w)) = agent;
             !warps.contains(w)

@@ -121,32 +121,45 @@ impl Matrix {
 
     /// Coalesced byte ranges, ascending.
     pub(super) fn ranges(&self) -> Vec<Range<u32>> {
-        // Descriptors are multiples of 16, the window's start need not be: chunks share one remainder.
-        let (mut low, mut high) = (u32::MAX, 0);
-        for offset in &self.offsets {
-            low = low.min(*offset);
-            high = high.max(*offset);
-        }
-        let mut present = vec![0u64; ((high - low) / 16 / 64 + 1) as usize];
-        for offset in &self.offsets {
-            let index = (offset - low) / 16;
-            present[(index / 64) as usize] |= 1 << (index % 64);
-        }
-        let mut ranges: Vec<Range<u32>> = Vec::new();
-        for (word, bits) in present.into_iter().enumerate() {
-            let mut bits = bits;
-            while bits != 0 {
-                let first = bits.trailing_zeros();
-                let count = (bits >> first).trailing_ones();
-                let start = low + (word as u32 * 64 + first) * 16;
-                let end = start + count * 16;
-                match ranges.last_mut() {
-                    Some(last) if last.end == start => last.end = end,
-                    _ => ranges.push(start..end),
-                }
-                bits &= u64::MAX.checked_shl(first + count).unwrap_or(0);
-            }
-        }
-        ranges
+        coalesced(&self.offsets)
     }
+
+    /// The same of some rows only, 8 at a time.
+    pub(super) fn ranges_of_rows(&self, rows: Range<usize>) -> Vec<Range<u32>> {
+        if !self.mn_major {
+            return coalesced(&self.offsets[rows.start * self.chunks..rows.end * self.chunks]);
+        }
+        let of_line = |line: &[u32]| line[rows.start / 8..rows.end / 8].to_vec();
+        coalesced(&self.lines().flat_map(of_line).collect::<Vec<u32>>())
+    }
+}
+
+fn coalesced(offsets: &[u32]) -> Vec<Range<u32>> {
+    // Descriptors are multiples of 16, the window's start need not be: chunks share one remainder.
+    let (mut low, mut high) = (u32::MAX, 0);
+    for offset in offsets {
+        low = low.min(*offset);
+        high = high.max(*offset);
+    }
+    let mut present = vec![0u64; ((high - low) / 16 / 64 + 1) as usize];
+    for offset in offsets {
+        let index = (offset - low) / 16;
+        present[(index / 64) as usize] |= 1 << (index % 64);
+    }
+    let mut ranges: Vec<Range<u32>> = Vec::new();
+    for (word, bits) in present.into_iter().enumerate() {
+        let mut bits = bits;
+        while bits != 0 {
+            let first = bits.trailing_zeros();
+            let count = (bits >> first).trailing_ones();
+            let start = low + (word as u32 * 64 + first) * 16;
+            let end = start + count * 16;
+            match ranges.last_mut() {
+                Some(last) if last.end == start => last.end = end,
+                _ => ranges.push(start..end),
+            }
+            bits &= u64::MAX.checked_shl(first + count).unwrap_or(0);
+        }
+    }
+    ranges
 }

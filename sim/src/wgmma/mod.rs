@@ -156,6 +156,17 @@ pub fn execute(
     Ok(())
 }
 
+/// The bytes of A that each of the four warps reads: 16 rows each.
+pub(crate) fn a_ranges_of_warps(
+    shape: &Shape,
+    descriptor: u64,
+    shared_base: u32,
+    shared_len: usize,
+) -> Result<[Vec<Range<u32>>; 4], String> {
+    let matrix = shape.matrix(Which::A, descriptor, shared_base, shared_len)?;
+    Ok(std::array::from_fn(|warp| matrix.ranges_of_rows(16 * warp..16 * warp + 16)))
+}
+
 /// The bytes of shared memory that an operand reads, as coalesced offsets from the start of shared memory.
 pub fn operand_ranges(
     shape: &Shape,

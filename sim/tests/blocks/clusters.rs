@@ -216,7 +216,7 @@ fn a_block_of_a_cluster_can_wait_for_a_barrier_of_its_own_only() {
             mapa.shared::cluster.u32 %r2, %r0, %r1; mapa.shared::cluster.u32 %r3, %r0, %rank;
             mbarrier.arrive.release.cluster.shared::cluster.b64 _, [%r2];
             mbarrier.arrive.release.cluster.shared::cluster.b64 _, [%r3];
-            WAIT: {wait} @!%p1 bra WAIT; {SYNC} @%p0 st.global.u32 [%out], 1;"
+            WAIT: {wait} @!%p1 bra WAIT; {SYNC} @%p0 st.relaxed.gpu.global.u32 [%out], 1;"
         )
     };
     let right = body("mbarrier.try_wait.parity.shared::cta.b64 %p1, [%r0], 0;");

@@ -110,8 +110,8 @@ impl<'a> Case<'a> {
         let mut case = self;
         for policy in [Policy::Eager, Policy::Random, Policy::Late] {
             for seed in 0..10 {
-                case.schedule =
-                    Schedule { step_limit: case.schedule.step_limit, ..Schedule::with(policy, seed) };
+                let Schedule { step_limit, races, .. } = case.schedule;
+                case.schedule = Schedule { step_limit, races, ..Schedule::with(policy, seed) };
                 assert_eq!(case.output(), first, "{policy:?}, seed {seed}");
             }
         }

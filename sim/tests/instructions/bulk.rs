@@ -53,6 +53,7 @@ fn loads_arrive_whole() {
         .edit("@!%p1 bra WAIT;", "")
         .edit("try_wait", "test_wait")
         .schedule(late())
+        .racing()
         .fault("st.global");
     assert!(matches!(early.kind, FaultKind::Uninitialised { .. }), "{early}");
 }
@@ -113,9 +114,9 @@ fn a_store_is_visible_when_its_group_was_waited_for() {
         assert_eq!(ran.report.counters.bulk_store_bytes, 64);
     }
     // Read is not written; and the newest group may stay open.
-    assert_eq!(store("cp.async.bulk.wait_group.read 0;", LOOK).schedule(late()).out()[..2], [0, 8]);
-    assert_eq!(store("cp.async.bulk.wait_group 1;", LOOK).schedule(late()).out()[..2], [500, 8]);
-    assert_eq!(store("cp.async.bulk.wait_group 2;", LOOK).schedule(late()).out()[..2], [0, 8]);
+    assert_eq!(store("cp.async.bulk.wait_group.read 0;", LOOK).schedule(late()).racing().out()[..2], [0, 8]);
+    assert_eq!(store("cp.async.bulk.wait_group 1;", LOOK).schedule(late()).racing().out()[..2], [500, 8]);
+    assert_eq!(store("cp.async.bulk.wait_group 2;", LOOK).schedule(late()).racing().out()[..2], [0, 8]);
     // Without any wait the source must at least have been read before the block ends.
     let wrong = store("", "").schedule(late()).run().unwrap_err();
     assert!(wrong.to_string().contains("before 2 bulk stores have read"), "{wrong}");
@@ -126,7 +127,7 @@ fn the_source_is_free_when_it_was_read() {
     let again = "mov.u32 %r6, 9; st.shared.u32 [%r0], %r6; st.shared.u32 [%r0+32], %r6;
         cp.async.bulk.wait_group 0;";
     let first_words = |wait: &str, schedule| {
-        let bytes = store(wait, again).schedule(schedule).run().unwrap().buffers.remove(0);
+        let bytes = store(wait, again).schedule(schedule).racing().run().unwrap().buffers.remove(0);
         [0, 32].map(|at| u32::from_le_bytes(bytes[at..at + 4].try_into().unwrap()))
     };
     for schedule in schedules() {
@@ -152,7 +153,7 @@ fn groups_belong_to_threads() {
         ld.volatile.global.u32 %r4, [%b0];
         st.global.u32 [%at], %r4;
         @%p0 cp.async.bulk.wait_group 0;";
-    assert_eq!(rig(body).numbers([77; 4]).schedule(late()).out(), [77; 32]);
+    assert_eq!(rig(body).numbers([77; 4]).schedule(late()).racing().out(), [77; 32]);
 }
 
 #[test]

@@ -134,6 +134,12 @@ impl Rig {
         Self { schedule, ..self.clone() }
     }
 
+    /// The text races on purpose: only what it sees is of interest.
+    pub fn racing(mut self) -> Self {
+        self.schedule.races = false;
+        self
+    }
+
     /// The text is wrong on purpose, in a way that an assembler notices too.
     pub fn illegal(mut self) -> Self {
         self.assembled = false;

@@ -323,10 +323,10 @@ fn the_box_counts_whole_where_it_overhangs() {
 #[test]
 fn nothing_of_a_box_may_be_read_before_it_has_come() {
     let hasty = || plain().load().edit("@!%p1 bra WAIT;", "").edit("try_wait", "test_wait");
-    let wrong = hasty().schedule(Schedule::with(Policy::Late, 0)).run().unwrap_err();
+    let wrong = hasty().schedule(Schedule::with(Policy::Late, 0)).racing().run().unwrap_err();
     assert!(matches!(wrong.kind, FaultKind::Uninitialised { .. }), "{wrong}");
     // At issue, nothing shows.
-    assert!(hasty().run().is_ok());
+    assert!(hasty().racing().run().is_ok());
 }
 
 #[test]
