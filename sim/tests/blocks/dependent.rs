@@ -149,7 +149,7 @@ fn what_the_producer_writes_is_not_there_before_the_wait() {
 fn copies_count_too() {
     let copy = |before: &str, after: &str| {
         format!(
-            "mov.u32 %r6, smem; setp.eq.u32 %p0, %r2, 0; @%p0 mbarrier.init.shared::cta.b64 [%r6], 1; bar.sync 0;
+            "mov.u32 %r6, smem; setp.eq.u32 %p0, %r2, 0; @%p0 mbarrier.init.shared::cta.b64 [%r6], 1; fence.mbarrier_init.release.cluster; bar.sync 0;
             {before} @%p0 mbarrier.arrive.expect_tx.shared::cta.b64 _, [%r6], 256; add.u32 %r7, %r6, 128;
             @%p0 cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [%r7], [%y], 256, [%r6]; {after}
             WAIT: mbarrier.try_wait.parity.shared::cta.b64 %p1, [%r6], 0; @!%p1 bra WAIT;
