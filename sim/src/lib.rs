@@ -13,6 +13,7 @@ mod machine;
 pub mod matrix;
 pub mod mbarrier;
 mod memory;
+pub mod mma;
 pub mod numeric;
 mod parse;
 mod profile;

@@ -12,7 +12,7 @@ mod scalar;
 mod tests;
 
 pub use operand::{Left, Right};
-pub use scalar::fused_sum;
+pub use scalar::{fused_sum, fused_sum_f16};
 
 use crate::row::Row;
 
@@ -58,7 +58,9 @@ impl Format {
 pub enum Arithmetic {
     /// FP8 `wgmma`: 13 fractional bits, result truncated to 1 + 8 + 13 bits.
     Truncated13,
-    /// 16-bit `wgmma` and every `mma.sync`: 25 fractional bits, result truncated to f32.
+    /// `mma.sync` before Hopper: 24 fractional bits, result truncated to f32.
+    Truncated24,
+    /// 16-bit `wgmma`, and `mma.sync` of Hopper and later: 25 fractional bits, result truncated to f32.
     Truncated25,
     /// Plain f32 additions in the order of k.
     ExactF32,

@@ -12,6 +12,7 @@ mod cluster;
 mod convert;
 mod copies;
 mod dependent;
+mod mma;
 mod operands;
 mod profiling;
 mod races;

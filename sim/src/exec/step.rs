@@ -434,6 +434,8 @@ impl Grid<'_> {
                 let members = self.members(w, *members, mask)?;
                 return Ok(self.warp_barrier(w, mask, members));
             }
+            Kind::Mma(mma) => self.multiply_synchronously(w, mask, mma)?,
+            Kind::Transpose { d, a } => self.transpose(w, mask, *d, *a)?,
             Kind::Copy(copy) => self.copy(w, mask, copy)?,
             Kind::RegisterCount => self.together(w, mask)?,
             Kind::GridWait if self.depends() => return Ok(Flow::Wait(Wait::Dependency)),

@@ -48,6 +48,8 @@ const TABLE: &[(Family, &[&str])] = &[
             "match",
             "mbarrier",
             "membar",
+            "mma",
+            "movmatrix",
             "nanosleep",
             "pmevent",
             "redux",

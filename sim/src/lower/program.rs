@@ -596,6 +596,13 @@ pub(crate) enum Kind {
     },
     /// `cp.async`.
     Copy(Box<Copy>),
+    /// `mma.sync`.
+    Mma(Box<Mma>),
+    /// `movmatrix`.
+    Transpose {
+        d: u32,
+        a: S32,
+    },
     BulkCommit,
     BulkWait {
         pending: u32,
@@ -654,6 +661,16 @@ pub(crate) enum Copy {
         at: Address,
         counted: bool,
     },
+}
+
+/// One `mma.sync`.
+#[derive(Debug)]
+pub(crate) struct Mma {
+    pub(crate) shape: crate::mma::Shape,
+    pub(crate) d: Vec<u32>,
+    pub(crate) a: Vec<S32>,
+    pub(crate) b: Vec<S32>,
+    pub(crate) c: Vec<S32>,
 }
 
 /// One `wgmma.mma_async`.

@@ -32,6 +32,8 @@ impl Lowering<'_> {
                 }
                 return Ok((Kind::RegisterCount, Class::Other));
             }
+            "mma" => return Ok((self.mma(i, s)?, Class::Tensor)),
+            "movmatrix" => return Ok((self.transposition(i, s)?, Class::Warp)),
             "cp" if s.modifiers.first() == Some(&"async") && s.modifiers.get(1) != Some(&"bulk") => {
                 return Ok((self.copy(i, s)?, Class::Global));
             }

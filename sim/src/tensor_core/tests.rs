@@ -153,6 +153,7 @@ fn compare(
             let y: Vec<f32> = (0..depth).map(|k| value(formats.1, b[column * depth + k])).collect();
             let want = match arithmetic {
                 Arithmetic::Truncated13 => literal(c, &x, &y, formats, 13),
+                Arithmetic::Truncated24 => literal(c, &x, &y, formats, 24),
                 Arithmetic::Truncated25 => literal(c, &x, &y, formats, 25),
                 Arithmetic::ExactF32 => x.iter().zip(&y).fold(c, |sum, (x, y)| x.mul_add(*y, sum)),
             };
@@ -210,6 +211,12 @@ fn sixteen_bit_formats_match_the_published_model() {
             }
         }
     }
+}
+
+#[test]
+fn older_cards_keep_24_bits() {
+    compare(HALVES[0], 16, Draw::Any, 41, Arithmetic::Truncated24, false);
+    compare(HALVES[1], 8, Draw::Near, 42, Arithmetic::Truncated24, true);
 }
 
 #[test]

@@ -15,6 +15,7 @@ mod listing;
 mod matrix;
 mod mbarrier;
 mod memory;
+mod mma;
 mod moves;
 mod predicates;
 mod rig;

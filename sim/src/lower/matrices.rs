@@ -1,0 +1,76 @@
+//! `mma.sync` and `movmatrix`.
+
+use super::arithmetic::Spelling;
+use super::program::{Kind, Mma, S32};
+use super::{Lowered, Lowering};
+use crate::ast::{Instruction, Operand};
+use crate::mma::{Accumulator, Element, Shape};
+
+fn element(name: &str) -> Option<Element> {
+    Some(match name {
+        "e4m3" => Element::E4m3,
+        "e5m2" => Element::E5m2,
+        "f16" => Element::F16,
+        "bf16" => Element::Bf16,
+        "tf32" => Element::Tf32,
+        "s8" => Element::S8,
+        "u8" => Element::U8,
+        _ => return None,
+    })
+}
+
+impl Lowering<'_> {
+    pub(super) fn mma(&self, i: &Instruction, s: &Spelling<'_>) -> Lowered<Kind> {
+        let (m, o) = (s.modifiers.as_slice(), &i.operands);
+        let (["sync", "aligned", size, "row", "col", rest @ ..], [d, a, b, c]) = (m, o.as_slice()) else {
+            return self.unknown(i);
+        };
+        let (saturate, rest) = match rest {
+            ["satfinite", rest @ ..] => (true, rest),
+            rest => (false, rest),
+        };
+        let &[to, ta, tb, from] = rest else { return self.unknown(i) };
+        let accumulator = match (to, from, saturate) {
+            ("f32", "f32", false) => Accumulator::F32,
+            ("f16", "f16", false) => Accumulator::F16,
+            ("s32", "s32", saturate) => Accumulator::S32 { saturate },
+            _ => return self.unknown(i),
+        };
+        let dimensions = size.strip_prefix('m').and_then(|rest| {
+            let (rows, rest) = rest.split_once("n8k")?;
+            Some((rows.parse::<usize>().ok()?, rest.parse::<usize>().ok()?))
+        });
+        let (Some((rows, depth)), Some(a_type), Some(b_type)) = (dimensions, element(ta), element(tb)) else {
+            return self.unknown(i);
+        };
+        let shape = Shape { rows, depth, a: a_type, b: b_type, accumulator };
+        if !shape.is_legal() {
+            return self.unknown(i);
+        }
+        let sources = |operand: &Operand| -> Lowered<Vec<S32>> {
+            match operand {
+                Operand::Vector(list) => list.iter().map(|r| self.s32(r)).collect(),
+                one => Ok(vec![self.s32(one)?]),
+            }
+        };
+        let d = match d {
+            Operand::Vector(list) => list.iter().map(|r| self.d32(r)).collect::<Lowered<Vec<_>>>()?,
+            one => vec![self.d32(one)?],
+        };
+        let (a, b, c) = (sources(a)?, sources(b)?, sources(c)?);
+        if (a.len(), b.len(), c.len()) != shape.registers() || d.len() != c.len() {
+            let (a, b, c) = shape.registers();
+            return self.error(format!("`{}` takes {a}, {b} and {c} registers", i.opcode.join(".")));
+        }
+        Ok(Kind::Mma(Box::new(Mma { shape, d, a, b, c })))
+    }
+
+    pub(super) fn transposition(&self, i: &Instruction, s: &Spelling<'_>) -> Lowered<Kind> {
+        match (s.modifiers.as_slice(), i.operands.as_slice()) {
+            (["sync", "aligned", "m8n8", "trans", "b16"], [d, a]) => {
+                Ok(Kind::Transpose { d: self.d32(d)?, a: self.s32(a)? })
+            }
+            _ => self.unknown(i),
+        }
+    }
+}
