@@ -1,9 +1,14 @@
 //! Matrix products against their oracles, on whatever device there is.
 
+#[path = "../common/mod.rs"]
+mod common;
+mod properties;
+
+use common::config;
 use narrowgauge::dtype::nearest_bf16;
 use narrowgauge::gemm::{BatchedBf16Gemm, Bf16Gemm, Fp8Gemm, GroupedFp8Gemm, Tile};
 use narrowgauge::verify::gemm::{Bf16Check, Fp8Check, Rows, Values, offsets};
-use narrowgauge::{Device, E4m3, Error, Fp8Blocks, Fp8Rows, ScaleLayout, bf16, verify};
+use narrowgauge::{Device, Error, Fp8Blocks, Fp8Rows, ScaleLayout, bf16, verify};
 use proptest::prelude::*;
 
 fn device() -> Device {
@@ -17,12 +22,32 @@ fn under_every_schedule<R>(check: impl FnMut(&Device) -> Result<R, String>) -> R
     verify::under_every_schedule(&device(), check).map_err(TestCaseError::fail)
 }
 
+const FP8: Fp8Check<'_> = Fp8Check {
+    rows: Rows::Dense(1),
+    n: 1,
+    k: 1,
+    layout: ScaleLayout::RowMajor,
+    tile: None,
+    values: Values::Integers,
+    seed: 7,
+};
+const BF16: Bf16Check = Bf16Check {
+    batch: None,
+    m: 1,
+    n: 1,
+    k: 1,
+    interleaved: false,
+    tile: None,
+    values: Values::Integers,
+    seed: 7,
+};
+
 fn fp8(rows: Rows<'_>, n: usize, k: usize) -> Fp8Check<'_> {
-    Fp8Check { rows, n, k, layout: ScaleLayout::RowMajor, tile: None, values: Values::Integers, seed: 7 }
+    Fp8Check { rows, n, k, ..FP8 }
 }
 
 fn half(m: usize, n: usize, k: usize) -> Bf16Check {
-    Bf16Check { batch: None, m, n, k, interleaved: false, tile: None, values: Values::Integers, seed: 7 }
+    Bf16Check { m, n, k, ..BF16 }
 }
 
 #[test]
@@ -74,15 +99,8 @@ fn extent() -> impl Strategy<Value = usize> {
     prop_oneof![1..40usize, prop::sample::select(&[63, 64, 65, 127, 128, 129, 136][..])]
 }
 
-/// Few cases by default; `PROPTEST_CASES` asks for more.
-fn config() -> ProptestConfig {
-    let default = ProptestConfig { failure_persistence: None, ..ProptestConfig::default() };
-    let cases = if std::env::var_os("PROPTEST_CASES").is_some() { default.cases } else { 16 };
-    ProptestConfig { cases, ..default }
-}
-
 proptest! {
-    #![proptest_config(config())]
+    #![proptest_config(config(16))]
 
     #[test]
     #[cfg_attr(not(ng_kernels), ignore = "needs compiled kernels: run cargo xtask setup")]
@@ -115,70 +133,6 @@ proptest! {
     ) {
         let check = Bf16Check { batch, m, n, k, interleaved, tile, values, seed };
         under_every_schedule(|device| if wide { check.check::<f32>(device) } else { check.check::<bf16>(device) })?;
-    }
-}
-
-#[test]
-#[cfg_attr(not(ng_kernels), ignore = "needs compiled kernels: run cargo xtask setup")]
-fn a_rows_bits_do_not_depend_on_the_other_rows_or_the_tile() {
-    let device = device();
-    let all = Fp8Check { values: Values::Normal, ..fp8(Rows::Dense(129), 64, 400) };
-    let inputs = all.inputs();
-    let together = all.run::<f32>(&device, &inputs).unwrap();
-    let blocks = 400usize.div_ceil(128);
-    for row in [0, 63, 64, 128] {
-        let mut alone = inputs.clone();
-        alone.a = inputs.a[row * 400..][..400].to_vec();
-        alone.a_scales = inputs.a_scales[row * blocks..][..blocks].to_vec();
-        for tile in Tile::ALL {
-            let one = Fp8Check { rows: Rows::Dense(1), tile: Some(*tile), ..all };
-            let got = one.run::<f32>(&device, &alone).unwrap();
-            verify::exact(&format!("row {row} alone, {tile:?}"), &got, &together[row * 64..][..64]).unwrap();
-        }
-    }
-}
-
-#[test]
-#[cfg_attr(not(ng_kernels), ignore = "needs compiled kernels: run cargo xtask setup")]
-fn groups_are_a_loop_of_dense_products() {
-    let device = device();
-    let sizes = [70, 0, 3, 64];
-    let grouped = Fp8Check { values: Values::Normal, ..fp8(Rows::Groups(&sizes), 80, 144) };
-    let inputs = grouped.inputs();
-    let got = grouped.run::<bf16>(&device, &inputs).unwrap();
-    let mut row = 0;
-    for (group, size) in sizes.into_iter().enumerate().filter(|(_, size)| *size > 0) {
-        let dense = Fp8Check { rows: Rows::Dense(size), ..grouped };
-        let mut part = inputs.clone();
-        part.a = inputs.a[row * 144..][..size * 144].to_vec();
-        part.a_scales = inputs.a_scales[row * 2..][..size * 2].to_vec();
-        part.b = inputs.b[group * 80 * 144..][..80 * 144].to_vec();
-        part.b_scales = inputs.b_scales[group * 2..][..2].to_vec();
-        let want = dense.run::<bf16>(&device, &part).unwrap();
-        verify::exact(&format!("group {group}"), &got[row * 80..][..size * 80], &want).unwrap();
-        row += size;
-    }
-}
-
-#[test]
-#[cfg_attr(not(ng_kernels), ignore = "needs compiled kernels: run cargo xtask setup")]
-fn a_nan_stays_in_its_row_and_column() {
-    let device = device();
-    let check = Fp8Check { values: Values::Normal, ..fp8(Rows::Dense(70), 70, 256) };
-    let clean = check.inputs();
-    let want = check.run::<f32>(&device, &clean).unwrap();
-    let mut dirty = clean.clone();
-    dirty.a[3 * 256 + 200] = E4m3::NAN;
-    dirty.a_scales[69 * 2] = f32::NAN;
-    dirty.b[66 * 256] = E4m3::NAN;
-    let got = check.run::<f32>(&device, &dirty).unwrap();
-    for (index, (got, want)) in got.iter().zip(&want).enumerate() {
-        let (row, column) = (index / 70, index % 70);
-        if row == 3 || row == 69 || column == 66 {
-            assert!(got.is_nan(), "({row}, {column}) is {got}");
-        } else {
-            assert_eq!(got.to_bits(), want.to_bits(), "({row}, {column})");
-        }
     }
 }
 

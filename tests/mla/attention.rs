@@ -1,3 +1,4 @@
+use crate::common::config;
 use narrowgauge::device::Device;
 use narrowgauge::mla::{Attention, LatentCache};
 use narrowgauge::verify::mla::{AttentionInputs, AttentionOutputs, one_hot_attention, uniform_attention};
@@ -33,16 +34,6 @@ fn sequence(inputs: &AttentionInputs, outputs: &AttentionOutputs, b: usize) -> (
     let rows = inputs.shape.tokens * inputs.shape.heads;
     let (output, lse) = bits(outputs);
     (output[b * rows * 512..(b + 1) * rows * 512].to_vec(), lse[b * rows..(b + 1) * rows].to_vec())
-}
-
-fn alone(inputs: &AttentionInputs, b: usize) -> AttentionInputs {
-    let mut one = inputs.clone();
-    let row = inputs.shape.tokens * inputs.shape.heads * 576;
-    one.shape.batch = 1;
-    one.query = inputs.query[b * row..(b + 1) * row].to_vec();
-    one.table = inputs.table[b * inputs.shape.table_pages..(b + 1) * inputs.shape.table_pages].to_vec();
-    one.lengths = vec![inputs.lengths[b]];
-    one
 }
 
 #[test]
@@ -115,69 +106,6 @@ fn a_single_token_answers_itself() {
     let page = inputs.table[0] as usize * 64 * 576;
     for head in outputs.output.chunks(512) {
         assert_eq!(head, &inputs.cache[page..page + 512]);
-    }
-}
-
-#[test]
-#[cfg_attr(not(ng_kernels), ignore = "needs compiled kernels: run cargo xtask setup")]
-fn where_pages_lie_does_not_matter() {
-    let device = device();
-    let inputs = normal(6, &[200, 65], 2, 16);
-    let mut moved = inputs.clone();
-    let pages = inputs.shape.cache_pages as i32;
-    moved.cache.rotate_right(64 * 576);
-    for id in moved.table.iter_mut().filter(|id| **id < pages) {
-        *id = (*id + 1) % pages;
-    }
-    assert_eq!(bits(&run(&inputs, &device, Some(2))), bits(&run(&moved, &device, Some(2))));
-}
-
-#[test]
-#[cfg_attr(not(ng_kernels), ignore = "needs compiled kernels: run cargo xtask setup")]
-fn sequences_may_share_pages() {
-    let device = device();
-    let one = normal(17, &[130], 1, 16);
-    let mut twice = one.clone();
-    twice.shape.batch = 2;
-    twice.query.extend_from_slice(&one.query);
-    twice.table.extend_from_slice(&one.table);
-    twice.lengths.extend_from_slice(&one.lengths);
-    let outputs = run(&twice, &device, None);
-    assert_eq!(sequence(&twice, &outputs, 0), sequence(&twice, &outputs, 1));
-    assert_eq!(sequence(&twice, &outputs, 0), bits(&run(&one, &device, None)));
-}
-
-#[test]
-#[cfg_attr(not(ng_kernels), ignore = "needs compiled kernels: run cargo xtask setup")]
-fn a_sequence_has_the_same_bits_alone_and_in_a_batch() {
-    let device = device();
-    let inputs = normal(7, &[70, 0, 129], 3, 16);
-    for splits in [None, Some(2)] {
-        let together = run(&inputs, &device, splits);
-        for b in 0..3 {
-            let one = alone(&inputs, b);
-            assert_eq!(sequence(&inputs, &together, b), sequence(&one, &run(&one, &device, splits), 0));
-        }
-    }
-}
-
-#[test]
-#[cfg_attr(not(ng_kernels), ignore = "needs compiled kernels: run cargo xtask setup")]
-fn several_tokens_equal_one_at_a_time() {
-    let device = device();
-    let (tokens, heads, length) = (9, 16, 132);
-    let inputs = normal(8, &[length], tokens, heads);
-    let together = run(&inputs, &device, None);
-    for token in 0..tokens {
-        let mut step = inputs.clone();
-        step.shape.tokens = 1;
-        step.query = inputs.query[token * heads * 576..][..heads * 576].to_vec();
-        step.lengths = vec![(length - tokens + token + 1) as i32];
-        let outputs = run(&step, &device, None);
-        assert_eq!(outputs.output, together.output[token * heads * 512..][..heads * 512], "token {token}");
-        for head in 0..heads {
-            assert_eq!(outputs.lse[head].to_bits(), together.lse[head * tokens + token].to_bits());
-        }
     }
 }
 
@@ -407,7 +335,7 @@ fn bad_arguments_are_refused_before_anything_runs() {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 12, ..ProptestConfig::default() })]
+    #![proptest_config(config(12))]
     #[test]
     #[cfg_attr(not(ng_kernels), ignore = "needs compiled kernels: run cargo xtask setup")]
     fn drawn_shapes_stay_within_the_bound(

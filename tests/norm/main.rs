@@ -1,5 +1,9 @@
 //! Norms and the residual add against their oracles, on whatever device there is.
 
+#[path = "../common/mod.rs"]
+mod common;
+
+use common::config;
 use narrowgauge::norm::{Add, RmsNorm, RmsNormQuantize};
 use narrowgauge::verify::norm::{Problem, check, check_add, check_quantized};
 use narrowgauge::verify::surrounded::Place;
@@ -39,7 +43,7 @@ fn problems() -> impl Strategy<Value = Problem> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(64))]
+    #![proptest_config(config(64))]
 
     #[test]
     #[cfg_attr(not(ng_kernels), ignore = "needs compiled kernels: run cargo xtask setup")]

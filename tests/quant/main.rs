@@ -1,5 +1,9 @@
 //! Quantisation against its oracle, on whatever device there is.
 
+#[path = "../common/mod.rs"]
+mod common;
+
+use common::config;
 use narrowgauge::quant::Quantize;
 use narrowgauge::verify::quant::{Problem, Values, check};
 use narrowgauge::verify::surrounded::Place;
@@ -39,7 +43,7 @@ fn problems() -> impl Strategy<Value = Problem> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(64))]
+    #![proptest_config(config(64))]
 
     #[test]
     #[cfg_attr(not(ng_kernels), ignore = "needs compiled kernels: run cargo xtask setup")]

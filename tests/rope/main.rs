@@ -1,5 +1,9 @@
 //! Rotary embedding and cache writes against their oracle, on whatever device there is.
 
+#[path = "../common/mod.rs"]
+mod common;
+
+use common::config;
 use narrowgauge::mla::{CacheWrite, LatentCache, Rope, RopeParameters, RopeTables};
 use narrowgauge::verify::rope::{CacheProblem, RopeProblem, check_cache_write, check_rope, parameters};
 use narrowgauge::verify::surrounded::Place;
@@ -28,7 +32,7 @@ fn place() -> impl Strategy<Value = Place> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(64))]
+    #![proptest_config(config(64))]
 
     #[test]
     #[cfg_attr(not(ng_kernels), ignore = "needs compiled kernels: run cargo xtask setup")]

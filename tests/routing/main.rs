@@ -1,5 +1,10 @@
 //! Routing against its oracles, on whatever device there is.
 
+#[path = "../common/mod.rs"]
+mod common;
+mod properties;
+
+use common::config;
 use narrowgauge::routing::reference::Gate;
 use narrowgauge::routing::{Combine, GatherRows, Permutation, Permute, Router, SwigluQuantize};
 use narrowgauge::verify::routing::{
@@ -52,7 +57,7 @@ fn columns() -> impl Strategy<Value = usize> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(64))]
+    #![proptest_config(config(64))]
 
     #[test]
     #[cfg_attr(not(ng_kernels), ignore = "needs compiled kernels: run cargo xtask setup")]
@@ -157,21 +162,6 @@ fn route(device: &Device, logits: &[f32], bias: &[f32]) -> Routed {
     let ids = device.empty(&[tokens, slots]).unwrap();
     Router::new(&logits, &bias, &weights, &ids).groups(8, 4).scale(2.5).launch(&device.stream()).unwrap();
     Routed { ids: ids.to_vec().unwrap(), weights: weights.to_vec().unwrap() }
-}
-
-#[test]
-#[cfg_attr(not(ng_kernels), ignore = "needs compiled kernels: run cargo xtask setup")]
-fn a_token_does_not_depend_on_the_others() {
-    let device = device();
-    let mut source = verify::Source::new(21);
-    let bias = source.uniforms(256, -0.1, 0.1);
-    let logits = source.normals(9 * 256, 1.0);
-    let all = route(&device, &logits, &bias);
-    for (token, row) in logits.chunks(256).enumerate() {
-        let alone = route(&device, row, &bias);
-        assert_eq!(alone.ids, all.ids[token * 8..][..8]);
-        assert_eq!(alone.weights, all.weights[token * 8..][..8]);
-    }
 }
 
 /// A token of NaN and one of infinities and NaN: no id repeats or leaves the experts, and the status says so.

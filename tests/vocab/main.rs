@@ -1,5 +1,9 @@
 //! Embedding and argmax against their oracles, on whatever device there is.
 
+#[path = "../common/mod.rs"]
+mod common;
+
+use common::config;
 use narrowgauge::verify::surrounded::Place;
 use narrowgauge::verify::vocab::{Logits, check_argmax, check_embedding};
 use narrowgauge::vocab::{Argmax, Embedding};
@@ -26,7 +30,7 @@ fn place() -> impl Strategy<Value = Place> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(64))]
+    #![proptest_config(config(64))]
 
     #[test]
     #[cfg_attr(not(ng_kernels), ignore = "needs compiled kernels: run cargo xtask setup")]

@@ -131,11 +131,13 @@ fn graph<T: Checked + Default>(
     let Bf16Check { m, n, k, .. } = *check;
     let (a, b) = check.inputs();
     let prepare = || -> Result<_, Error> {
-        let left = device.tensor(&[m, k], &a)?;
-        let right = device.tensor(&[n, k], &b)?;
+        let aligned = Place { offset: 8, padding: k.next_multiple_of(8) - k };
+        let left = Surrounded::input(device, &[m, k], aligned, &a)?;
+        let right = Surrounded::input(device, &[n, k], aligned, &b)?;
         let out = Surrounded::<T>::output(device, &[m, n], Place::default())?;
-        let graph =
-            device.stream().capture(|stream| Bf16Gemm::new(&left, &right, out.view()).launch(stream))?;
+        let graph = device
+            .stream()
+            .capture(|stream| Bf16Gemm::new(left.view(), right.view(), out.view()).launch(stream))?;
         Ok((left, out, graph))
     };
     let (left, out, graph) = prepare().map_err(text)?;
@@ -145,7 +147,7 @@ fn graph<T: Checked + Default>(
         return Err("other inputs give the same output".to_owned());
     }
     for (a, want) in [(&a, got), (&other, &want)] {
-        left.write(a).map_err(text)?;
+        left.fill(a).map_err(text)?;
         out.clear().map_err(text)?;
         graph.launch(&device.stream()).map_err(text)?;
         evidence.repeated("replayed", &out.finish("the output", &mut Evidence::default())?, want)?;

@@ -1,0 +1,78 @@
+//! Relations between products, over drawn shapes and schedules.
+
+use super::{BF16, FP8, config, layouts, tiles};
+use narrowgauge::verify;
+use narrowgauge::verify::gemm::properties::Property;
+use narrowgauge::verify::gemm::{Bf16Check, Fp8Check, Rows, Values};
+use narrowgauge::{ScaleLayout, bf16};
+use proptest::prelude::*;
+
+/// Every relation but the one between a product and its parts, which needs groups or batches.
+fn properties() -> impl Strategy<Value = Property> {
+    prop::sample::select(&Property::ALL[..Property::ALL.len() - 1])
+}
+
+proptest! {
+    #![proptest_config(config(40))]
+
+    #[test]
+    #[cfg_attr(not(ng_kernels), ignore = "needs compiled kernels: run cargo xtask setup")]
+    fn fp8_products_are_related(
+        property in properties(),
+        (m, n, k) in (2..80usize, 129..330usize, 129..520usize),
+        (layout, tile, wide, seed) in (layouts(), tiles(), any::<bool>(), any::<u64>()),
+    ) {
+        let check = Fp8Check { rows: Rows::Dense(m), n, k, layout, tile, values: Values::Normal, seed };
+        let device = verify::device_under(seed).unwrap();
+        let held = if wide { check.holds::<f32>(&device, property) } else { check.holds::<bf16>(&device, property) };
+        held.map_err(TestCaseError::fail)?;
+    }
+
+    #[test]
+    #[cfg_attr(not(ng_kernels), ignore = "needs compiled kernels: run cargo xtask setup")]
+    fn bf16_products_are_related(
+        property in properties(),
+        (m, n, k) in (2..80usize, 2..200usize, 17..300usize),
+        (tile, wide, seed) in (tiles(), any::<bool>(), any::<u64>()),
+    ) {
+        let check = Bf16Check { m, n, k, tile, values: Values::Normal, seed, ..BF16 };
+        let device = verify::device_under(seed).unwrap();
+        let held = if wide { check.holds::<f32>(&device, property) } else { check.holds::<bf16>(&device, property) };
+        held.map_err(TestCaseError::fail)?;
+    }
+
+    #[test]
+    #[cfg_attr(not(ng_kernels), ignore = "needs compiled kernels: run cargo xtask setup")]
+    fn groups_and_batches_are_loops(
+        sizes in prop::collection::vec(prop_oneof![Just(0), 1..9usize, 60..70usize], 1..8),
+        (n, k) in (1..140usize, 1..300usize),
+        (batch, interleaved) in (1..5usize, any::<bool>()),
+        (layout, tile, seed) in (layouts(), tiles(), any::<u64>()),
+    ) {
+        let device = verify::device_under(seed).unwrap();
+        let sizes = [&sizes[..], &[1]].concat();
+        Fp8Check { rows: Rows::Groups(&sizes), n, k, layout, tile, values: Values::Normal, seed }
+            .holds::<bf16>(&device, Property::Parts)
+            .map_err(TestCaseError::fail)?;
+        Bf16Check { batch: Some(batch), m: sizes[0] + 1, n, k, interleaved, tile, values: Values::Normal, seed }
+            .holds::<f32>(&device, Property::Parts)
+            .map_err(TestCaseError::fail)?;
+    }
+}
+
+/// First, in the middle and last of every number of rows that trust is asked for.
+#[test]
+#[cfg_attr(not(ng_kernels), ignore = "needs compiled kernels: run cargo xtask setup")]
+fn a_rows_bits_do_not_depend_on_the_other_rows() {
+    let device = super::device();
+    let counts = [2, 17, 33, 128, 257];
+    let layout = ScaleLayout::MnMajor;
+    let check = Fp8Check { n: 136, k: 400, layout, values: Values::Normal, ..FP8 };
+    check.holds_alone::<f32>(&device, &counts).unwrap();
+    Bf16Check { n: 136, k: 200, values: Values::Normal, ..BF16 }
+        .holds_alone::<f32>(&device, &counts)
+        .unwrap();
+    let many = [1024, 4096];
+    Fp8Check { n: 16, k: 144, ..check }.holds_alone::<bf16>(&device, &many).unwrap();
+    Bf16Check { n: 16, k: 40, values: Values::Normal, ..BF16 }.holds_alone::<bf16>(&device, &many).unwrap();
+}
