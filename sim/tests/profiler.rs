@@ -200,6 +200,42 @@ fn bank_conflicts_stand_at_their_line() {
     st.shared.u32 [%r1], %t;";
     let (profile, _) = profile(body, 1, 32, Schedule::default());
     assert_eq!((at(&profile, 13).bank_conflicts, at(&profile, 14).bank_conflicts), (0, 31));
+    let [spot] = profile.hot_spots()[..] else { panic!("one hot spot: {:?}", profile.hot_spots()) };
+    assert_eq!(
+        spot.to_string(),
+        "`st.shared.u32` at PTX line 14 has bank conflicts: 31 wavefronts too many in 1 instructions"
+    );
+}
+
+/// Lanes take turns between `n` words of one bank: a word is broadcast, so each costs one wavefront.
+#[test]
+fn words_are_broadcast_however_lanes_interleave() {
+    for words in [1, 2, 4, 8] {
+        let body = format!(
+            "
+    mov.u32 %r0, smem;
+    rem.u32 %r1, %t, {words};
+    mad.lo.u32 %r1, %r1, 128, %r0;
+    st.shared.u32 [%r1], %t;"
+        );
+        let (profile, _) = profile(&body, 1, 32, Schedule::default());
+        assert_eq!(at(&profile, 14).bank_conflicts, words - 1, "{words} words");
+    }
+}
+
+#[test]
+fn uncoalesced_lines_are_hot_spots() {
+    let body = "\
+    mad.wide.u32 %rd0, %t, 4, %buffer;
+    mad.wide.u32 %rd1, %t, 64, %buffer;
+    ld.global.u32 %r0, [%rd0];
+    ld.global.u32 %r1, [%rd1];
+    ld.global.u32 %r2, [%buffer];";
+    let (profile, _) = profile(body, 1, 32, Schedule::default());
+    assert_eq!((at(&profile, 12).global_bytes, at(&profile, 13).global_bytes), (128, 128));
+    let [spot] = profile.hot_spots()[..] else { panic!("one hot spot: {:?}", profile.hot_spots()) };
+    let text = "`ld.global.u32` at PTX line 13 is not coalesced: 32 sectors where 4 would do";
+    assert_eq!(spot.to_string(), text);
 }
 
 #[test]

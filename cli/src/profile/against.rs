@@ -66,6 +66,15 @@ impl Foreign {
         Ok(Self { path: path.to_owned(), ptx: ptx.into(), entry, module, adapter })
     }
 
+    /// The cubin beside the PTX, or what ptxas makes of it.
+    fn cubin(&self) -> Result<Vec<u8>, String> {
+        let beside = self.path.with_extension("cubin");
+        if beside.is_file() {
+            return std::fs::read(&beside).map_err(|e| format!("{}: {e}", beside.display()));
+        }
+        code::assemble(&self.ptx)
+    }
+
     /// Runs it on copies of the operands, on a card of the same kind, and compares its outputs.
     pub fn run(
         &self,
@@ -157,7 +166,7 @@ impl Foreign {
         }
         Ok(Against {
             operands: traffic(&operands, &[&profile]),
-            kernel: Kernel::new(profile, self.ptx.clone(), &code::assemble(&self.ptx)),
+            kernel: Kernel::new(profile, self.ptx.clone(), &self.cubin()),
             differences,
             warnings: report.warnings,
         })

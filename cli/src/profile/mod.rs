@@ -36,7 +36,7 @@ pub struct Options {
     /// How many of the hottest PTX lines are shown
     #[arg(long, default_value_t = 12)]
     lines: usize,
-    /// Also run this PTX on the same operands and compare
+    /// Also run this PTX on the same operands and compare; a .cubin beside it is looked at for registers
     #[arg(long, value_name = "FILE.ptx")]
     against: Option<PathBuf>,
     /// The entry of --against, where the adapter does not say

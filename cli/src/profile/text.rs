@@ -87,6 +87,9 @@ fn one(out: &mut String, kernel: &Kernel, lines: usize) -> std::fmt::Result {
         number(profile.bank_conflicts()),
         number(profile.waits())
     )?;
+    for spot in profile.hot_spots() {
+        writeln!(out, "  {spot}")?;
+    }
     if lines > 0 {
         write!(out, "\n{}", hottest(kernel, lines).text("  "))?;
     }
@@ -221,7 +224,9 @@ fn versus(out: &mut String, report: &Report, against: &Against, lines: usize) ->
             (_, nan) => writeln!(out, "  {name}: {} elements are NaN on one side only", number(nan as u64))?,
         }
     }
-    for warning in &against.warnings {
+    // Hot spots have been printed.
+    let spots: Vec<String> = theirs.profile.hot_spots().iter().map(ToString::to_string).collect();
+    for warning in against.warnings.iter().filter(|warning| !spots.contains(warning)) {
         writeln!(out, "  warning: {warning}")?;
     }
     Ok(())

@@ -32,10 +32,14 @@ fn folders() -> Vec<PathBuf> {
 
 /// Runs a tool; what it prints.
 pub fn run(command: &mut Command) -> Result<String, String> {
-    let name = command.get_program().to_string_lossy().into_owned();
+    let name =
+        Path::new(command.get_program()).file_name().unwrap_or_default().to_string_lossy().into_owned();
     let output = command.output().map_err(|e| format!("{name}: {e}"))?;
     if !output.status.success() {
-        return Err(format!("{name}: {}", String::from_utf8_lossy(&output.stderr).trim()));
+        // Its first complaint; the others follow from it.
+        let complaints = String::from_utf8_lossy(&output.stderr);
+        let first = complaints.lines().find(|line| !line.trim().is_empty()).unwrap_or("it failed");
+        return Err(format!("{name}: {first}"));
     }
     Ok(String::from_utf8_lossy(&output.stdout).into_owned())
 }

@@ -160,7 +160,7 @@ impl Grid<'_> {
             list.sort_unstable();
             count = 1 + list.windows(2).filter(|p| p[0] != p[1]).count();
         }
-        self.profile_sectors(&sectors[..length], store);
+        self.profile_sectors(&sectors[..length], store, mask.count_ones() * bytes);
         if store {
             self.counters.store_sectors += count as u64;
         } else {
@@ -458,6 +458,7 @@ fn extra_wavefronts(addresses: &Row64, mask: u32, bytes: u32) -> u32 {
         let words = (bytes as usize / 4).max(1);
         let mut seen: [u64; 32] = [u64::MAX; 32];
         let mut hits = [0u32; 32];
+        let (mut all, mut count) = ([0u64; 64], 0);
         for lane in phase..phase + lanes {
             if mask >> lane & 1 == 0 {
                 continue;
@@ -465,11 +466,20 @@ fn extra_wavefronts(addresses: &Row64, mask: u32, bytes: u32) -> u32 {
             for word in 0..words as u64 {
                 let at = addresses[lane] / 4 + word;
                 let bank = (at % 32) as usize;
-                // Repeats of the last word of a bank are broadcast; a word that comes back later counts again.
                 if seen[bank] != at {
                     seen[bank] = at;
                     hits[bank] += 1;
+                    all[count] = at;
+                    count += 1;
                 }
+            }
+        }
+        // A word is broadcast to every lane that wants it, also when it comes back after another one of its bank.
+        if hits.iter().any(|&hits| hits > 2) {
+            all[..count].sort_unstable();
+            hits = [0; 32];
+            for (i, &at) in all[..count].iter().enumerate() {
+                hits[(at % 32) as usize] += u32::from(i == 0 || all[i - 1] != at);
             }
         }
         extra += hits.iter().max().map_or(0, |&most| most.saturating_sub(1));

@@ -13,11 +13,13 @@ impl Grid<'_> {
         }
     }
 
-    /// A warp instruction accessed these sectors of global memory, ascending, with repeats.
+    /// A warp instruction accessed these sectors of global memory, ascending, with repeats; its lanes wanted so many
+    /// bytes in all.
     #[inline]
-    pub(super) fn profile_sectors(&mut self, sectors: &[u64], store: bool) {
-        if self.recorder.is_none() {
-            return;
+    pub(super) fn profile_sectors(&mut self, sectors: &[u64], store: bool, bytes: u32) {
+        match &mut self.recorder {
+            Some(recorder) => recorder.bytes(self.current_pc, u64::from(bytes)),
+            None => return,
         }
         let mut rest = sectors;
         while let Some(&first) = rest.first() {
@@ -51,6 +53,8 @@ impl Grid<'_> {
                 sectors.extend(address / 32..(address + u64::from(segment.bytes)).div_ceil(32));
             }
         }
+        let moved = segments.iter().filter(|segment| segment.global.is_some());
+        recorder.bytes(self.current_pc, moved.map(|segment| u64::from(segment.bytes)).sum());
         sectors.sort_unstable();
         sectors.dedup();
         // A copy stays within one allocation, or is a fault.

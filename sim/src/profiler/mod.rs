@@ -14,10 +14,12 @@
 //! - **Sectors** are the 32-byte units of global memory. *Requested* sectors count every warp instruction (or bulk
 //!   copy) that touches one, as SM-to-L2 traffic does; *unique* ones count once a launch, as an infinite cache would.
 
+mod hot_spots;
 mod loops;
 mod recorder;
 mod roles;
 
+pub use hot_spots::HotSpot;
 pub(crate) use recorder::Recorder;
 
 use crate::counters::Class;
@@ -64,6 +66,8 @@ pub struct LineProfile {
     pub load_sectors: u64,
     /// Requested sectors of global writes, bulk copies included.
     pub store_sectors: u64,
+    /// Bytes of global memory that lanes and bulk copies asked for, repeats included.
+    pub global_bytes: u64,
     /// Shared-memory wavefronts beyond the minimum.
     pub bank_conflicts: u64,
     /// Waits that found their condition not yet true.

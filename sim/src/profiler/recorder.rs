@@ -25,6 +25,7 @@ fn watched(counters: &Counters) -> Watched {
 pub(super) struct Line {
     pub(super) lanes: u64,
     pub(super) watched: Watched,
+    pub(super) bytes: u64,
     pub(super) bulk_loads: u64,
     pub(super) bulk_stores: u64,
 }
@@ -96,6 +97,11 @@ impl Recorder {
         for (sum, &count) in role.executions.iter_mut().zip(executions) {
             *sum += u64::from(count);
         }
+    }
+
+    /// An operation moves bytes of global memory.
+    pub(crate) fn bytes(&mut self, pc: u32, bytes: u64) {
+        self.lines[pc as usize].bytes += bytes;
     }
 
     /// An access to the sectors of an allocation of this base and size; `bulk` for a copy, by its operation.

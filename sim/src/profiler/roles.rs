@@ -86,6 +86,7 @@ impl Recorder {
                 lanes: line.lanes,
                 load_sectors: loads + line.bulk_loads,
                 store_sectors: stores + line.bulk_stores,
+                global_bytes: line.bytes,
                 bank_conflicts,
                 waits,
                 tensor_macs,
