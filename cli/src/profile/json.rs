@@ -79,7 +79,8 @@ fn one(kernel: &Kernel, lines: usize) -> Value {
                 "in_main_loop": counts(&role.in_loop),
                 "trips": role.trips,
                 "warp_instructions_per_trip": role.per_trip(),
-                "sass": sass.map(|found| json!({
+                "sass": sass.map(|(found, trips)| json!({
+                    "trips": trips,
                     "instructions": found.instructions,
                     "opcodes": found.opcodes,
                 })),

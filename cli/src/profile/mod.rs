@@ -4,6 +4,7 @@ mod adapter;
 mod against;
 mod code;
 mod expression;
+mod features;
 mod json;
 mod report;
 mod sass;

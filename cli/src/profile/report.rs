@@ -2,6 +2,7 @@
 
 use super::against::Against;
 use super::code::{self, MachineCode, Resources};
+use super::features::Features;
 use super::sass::SassLoop;
 use crate::cases::{Case, Operand, Prepared};
 use narrowgauge::Device;
@@ -45,6 +46,8 @@ pub struct Kernel {
 }
 
 const SECTOR: u64 = 32;
+/// Loops that are less alike than this are not the same: ptxas never changes that much.
+const ALIKE: f64 = 0.8;
 
 impl Report {
     /// Of everything that the device recorded.
@@ -98,24 +101,23 @@ impl Kernel {
         }
     }
 
-    /// The loop of machine code that a role's main loop became, as far as what is in it can tell.
-    pub fn sass_loop(&self, role: &RoleProfile) -> Option<&SassLoop> {
-        role.main_loop?;
-        let code = self.code.as_ref().ok()?;
-        let wanted = self.role_name(role);
-        let kind = |found: &SassLoop| match (found.tensor(), found.bulk()) {
-            (0, 0) => "loop",
-            (0, _) => "copy loop",
-            _ => "tensor loop",
-        };
-        let mut fitting: Vec<&SassLoop> =
-            code.loops.iter().filter(|found| found.innermost && kind(found) == wanted).collect();
-        if fitting.is_empty() {
-            // Other loops are nested in it: the smallest around the wanted instructions.
-            fitting = code.loops.iter().filter(|found| kind(found) == wanted).collect();
-            return fitting.into_iter().min_by_key(|found| found.instructions);
+    /// The loop of machine code that a role's main loop became, and how many of its trips that covers, as far as what
+    /// both do can tell; none where no loop is alike.
+    pub fn sass_loop(&self, role: &RoleProfile) -> Option<(&SassLoop, usize)> {
+        let main = role.main_loop?;
+        let mut features = Features::default();
+        for line in self.profile.lines.iter().filter(|line| line.innermost == Some(main)) {
+            features.ptx(line.class, &line.opcode);
         }
-        fitting.into_iter().max_by_key(|found| (found.tensor(), found.bulk(), found.instructions))
+        let likeness = |found: &&SassLoop| features.likeness(&found.features);
+        let trips = |found: &SassLoop| features.times_in(&found.features);
+        // ptxas merges a few instructions, and never most of them.
+        let whole = |found: &&SassLoop| likeness(found) >= ALIKE && trips(found) >= 0.6;
+        let loops = self.code.as_ref().ok()?.loops.iter().filter(whole);
+        // Of equals the innermost.
+        let best = loops
+            .max_by(|a, b| likeness(a).total_cmp(&likeness(b)).then(b.instructions.cmp(&a.instructions)))?;
+        Some((best, trips(best).round().max(1.0) as usize))
     }
 
     /// The lines that were executed most; of equals, those that do more.

@@ -1,5 +1,6 @@
 //! Machine code as cuobjdump lists it, and its loops.
 
+use super::features::Features;
 use std::collections::{BTreeMap, HashMap};
 
 /// One instruction.
@@ -28,7 +29,7 @@ impl Sass {
 }
 
 /// A natural loop of machine code.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq)]
 pub struct SassLoop {
     /// Address of its first instruction.
     pub start: u64,
@@ -36,23 +37,13 @@ pub struct SassLoop {
     pub instructions: usize,
     /// How many there are of each opcode, modifiers aside.
     pub opcodes: BTreeMap<String, usize>,
-    /// Whether no loop is inside of it but those that wait or make a register uniform.
-    pub innermost: bool,
+    /// The same, as far as PTX knows it.
+    pub features: Features,
 }
 
 impl SassLoop {
     fn has(&self, wanted: impl Fn(&str) -> bool) -> usize {
         self.opcodes.iter().filter(|(opcode, _)| wanted(opcode)).map(|(_, count)| count).sum()
-    }
-
-    /// Tensor-core instructions.
-    pub fn tensor(&self) -> usize {
-        self.has(|opcode| opcode.ends_with("MMA"))
-    }
-
-    /// Bulk copies.
-    pub fn bulk(&self) -> usize {
-        self.has(|opcode| opcode.starts_with("UTMA") && opcode != "UTMACCTL" || opcode.starts_with("UBLK"))
     }
 
     /// Too little happens in it to be a main loop: it polls, or makes a register uniform.
@@ -88,7 +79,8 @@ fn line(text: &str) -> Option<Sass> {
     Some(Sass { address, guarded, opcode: opcode.to_owned(), target })
 }
 
-/// The natural loops, by address: headers that dominate a jump back to them.
+/// The natural loops, by address: headers that dominate a jump back to them. Loops that only wait, or that make a
+/// register uniform, are left out.
 pub fn loops(code: &[Sass]) -> Vec<SassLoop> {
     let place: HashMap<u64, usize> = code.iter().enumerate().map(|(i, sass)| (sass.address, i)).collect();
     let mut leaders = vec![false; code.len()];
@@ -137,31 +129,22 @@ pub fn loops(code: &[Sass]) -> Vec<SassLoop> {
         for block in (0..starts.len()).filter(|&block| inside[block]) {
             for sass in &code[starts[block]..end(block)] {
                 body.instructions += 1;
+                body.features.sass(&sass.opcode);
                 *body.opcodes.entry(sass.stem().to_owned()).or_default() += 1;
             }
         }
         found.push((inside, body));
     }
-    let nested = |outer: &[bool], inner: &[bool]| {
-        outer != inner && outer.iter().zip(inner).all(|(outer, inner)| *outer || !inner)
-    };
     let uniform = |inside: &[bool]| {
         (0..starts.len())
             .filter(|&block| inside[block])
             .any(|block| code[end(block) - 1].opcode.contains(".ANY"))
             && inside.iter().filter(|inside| **inside).count() == 1
     };
-    let innermost: Vec<bool> = found
-        .iter()
-        .map(|(outer, _)| {
-            !found.iter().any(|(inner, body)| nested(outer, inner) && !body.small() && !uniform(inner))
-        })
-        .collect();
     found
         .into_iter()
-        .zip(innermost)
-        .filter(|((inside, body), _)| !body.small() && !uniform(inside))
-        .map(|((_, body), innermost)| SassLoop { innermost, ..body })
+        .filter(|(inside, body)| !body.small() && !uniform(inside))
+        .map(|(_, body)| body)
         .collect()
 }
 
@@ -235,11 +218,10 @@ mod tests {
     fn main_loops_are_found_and_polls_are_not() {
         let loops = loops(&parse(LISTING));
         let [tensor, bulk] = loops.as_slice() else { panic!("two loops: {loops:?}") };
-        assert_eq!((tensor.start, tensor.instructions, tensor.tensor()), (0x20, 6, 1));
+        assert_eq!((tensor.start, tensor.instructions, tensor.opcodes["QGMMA"]), (0x20, 6, 1));
         assert_eq!(tensor.opcodes["FFMA"], 1);
         // The poll behind the end belongs to it.
-        assert_eq!((bulk.start, bulk.instructions, bulk.bulk()), (0x90, 10, 1));
-        assert!(tensor.innermost && bulk.innermost);
+        assert_eq!((bulk.start, bulk.instructions, bulk.opcodes["UTMALDG"]), (0x90, 10, 1));
     }
 
     #[test]

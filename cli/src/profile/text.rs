@@ -73,12 +73,14 @@ fn one(out: &mut String, kernel: &Kernel, lines: usize) -> std::fmt::Result {
     write!(out, "\n{}", roles(kernel).text("  "))?;
     write!(out, "\n{}", trips(kernel).text("  "))?;
     for role in &profile.roles {
-        if let Some(found) = kernel.sass_loop(role) {
+        if let Some((found, trips)) = kernel.sass_loop(role) {
             let mut opcodes: Vec<_> = found.opcodes.iter().collect();
             opcodes.sort_by_key(|(_, count)| std::cmp::Reverse(**count));
             let most: Vec<_> =
                 opcodes.iter().take(8).map(|(opcode, count)| format!("{count} {opcode}")).collect();
-            writeln!(out, "  machine code of the {}: {}, …", kernel.role_name(role), most.join(", "))?;
+            let name = kernel.role_name(role);
+            let trips = if trips > 1 { format!(", {trips} trips") } else { String::new() };
+            writeln!(out, "  machine code of the {name}{trips}: {}, …", most.join(", "))?;
         }
     }
     writeln!(
@@ -144,7 +146,10 @@ fn trips(kernel: &Kernel) -> Table {
             per(role.in_loop.polling),
         ];
         row.extend(classes.iter().map(|&class| per(role.in_loop.working_class(class))));
-        row.push(kernel.sass_loop(role).map_or("?".to_owned(), |found| count(found.instructions as u64)));
+        let sass = kernel.sass_loop(role);
+        row.push(
+            sass.map_or("?".to_owned(), |(found, trips)| mean(found.instructions as f64 / trips as f64)),
+        );
         table.row(row);
     }
     table
