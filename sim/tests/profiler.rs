@@ -216,7 +216,7 @@ fn words_are_broadcast_however_lanes_interleave() {
     mov.u32 %r0, smem;
     rem.u32 %r1, %t, {words};
     mad.lo.u32 %r1, %r1, 128, %r0;
-    st.shared.u32 [%r1], %t;"
+    ld.shared.u32 %r2, [%r1];"
         );
         let (profile, _) = profile(&body, 1, 32, Schedule::default());
         assert_eq!(at(&profile, 14).bank_conflicts, words - 1, "{words} words");
