@@ -68,6 +68,8 @@ pub struct Variable {
     pub init: Vec<u8>,
     /// (byte offset in `init`, symbol, addend) of pointer-sized initialisers.
     pub relocations: Vec<(u64, String, i64)>,
+    /// Line of the declaration.
+    pub line: u32,
 }
 
 /// An `.entry` or `.func` with a body.

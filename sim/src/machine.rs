@@ -134,17 +134,8 @@ impl Module {
     }
 
     fn program(&self, launch: &Launch<'_>) -> Result<&Program, Box<Fault>> {
-        self.programs.iter().find(|p| p.name == launch.entry).ok_or_else(|| {
-            Box::new(Fault {
-                kernel: launch.entry.to_owned(),
-                instruction: String::new(),
-                line: 0,
-                block: [0; 3],
-                warp: 0,
-                lane: None,
-                kind: FaultKind::Launch("the module has no such entry".into()),
-            })
-        })
+        let program = self.programs.iter().find(|p| p.name == launch.entry);
+        program.ok_or_else(|| refused(launch, "the module has no such entry"))
     }
 
     /// Names of the entries.
@@ -203,7 +194,7 @@ impl Machine {
     /// Runs an entry to its end. A module's variables live on the card from its first launch on.
     pub fn launch(&mut self, module: &Module, launch: &Launch<'_>) -> Result<Report, Box<Fault>> {
         let program = module.program(launch)?;
-        self.place(module);
+        self.place(module, launch)?;
         exec::launch(&self.profile, &mut self.global, program, &self.modules[&module.id], launch)
     }
 
@@ -214,7 +205,7 @@ impl Machine {
     /// one which such a launch reads, is a [`FaultKind::Dependency`]. The reports are in the order of the launches.
     pub fn launch_chain(&mut self, chain: &[Chained<'_>]) -> Result<Vec<Report>, Box<Fault>> {
         for link in chain {
-            self.place(link.module);
+            self.place(link.module, &link.launch)?;
         }
         let links = chain.iter().map(|link| {
             Ok(exec::Link {
@@ -229,11 +220,18 @@ impl Machine {
     }
 
     /// Gives a module's variables their memory, once.
-    fn place(&mut self, module: &Module) {
+    fn place(&mut self, module: &Module, launch: &Launch<'_>) -> Result<(), Box<Fault>> {
         if !self.modules.contains_key(&module.id) {
+            let left = self.profile.memory_bytes - self.global.used;
+            let sizes = module.variables.iter().map(|variable| variable.size);
+            let bytes = sizes.fold(0u64, u64::saturating_add);
+            if bytes > left {
+                return Err(refused(launch, "the card has no room for the module's variables"));
+            }
             let addresses = self.place_variables(&module.variables);
             self.modules.insert(module.id, addresses);
         }
+        Ok(())
     }
 
     fn place_variables(&mut self, variables: &[ModuleVariable]) -> Vec<u64> {
@@ -249,4 +247,17 @@ impl Machine {
         }
         addresses
     }
+}
+
+/// A launch that cannot begin.
+fn refused(launch: &Launch<'_>, why: &str) -> Box<Fault> {
+    Box::new(Fault {
+        kernel: launch.entry.to_owned(),
+        instruction: String::new(),
+        line: 0,
+        block: [0; 3],
+        warp: 0,
+        lane: None,
+        kind: FaultKind::Launch(why.to_owned()),
+    })
 }

@@ -40,7 +40,7 @@ pub(crate) fn module(ast: &Ast) -> Result<(Vec<ModuleVariable>, Vec<Program>), L
         for (at, symbol, addend) in &variable.relocations {
             let Some(&index) = places.get(symbol.as_str()) else {
                 return Err(LoadError {
-                    line: 0,
+                    line: variable.line,
                     what: format!("initialiser names the unknown symbol `{symbol}`"),
                 });
             };
@@ -60,6 +60,15 @@ pub(crate) fn module(ast: &Ast) -> Result<(Vec<ModuleVariable>, Vec<Program>), L
 fn memory_variables(ast: &Ast) -> impl Iterator<Item = &ast::Variable> {
     ast.variables.iter().filter(|v| matches!(v.space, ast::Space::Global | ast::Space::Const))
 }
+
+/// Bytes of an entry's parameters.
+const PARAM_BYTES: u32 = 1 << 15;
+/// Bytes of a thread's local memory.
+const LOCAL_BYTES: u32 = 1 << 19;
+/// Bytes of static shared memory: a bound for reading a module, and the card's own is a launch's.
+const SHARED_BYTES: u32 = 1 << 20;
+/// Calls within each other.
+const CALLS: usize = 256;
 
 /// A register of some class.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -152,7 +161,7 @@ impl<'a> Lowering<'a> {
             if variable.size == 0 {
                 dynamic.push(variable);
             } else {
-                let at = self.reserve_shared(variable.size, variable.align);
+                let at = self.reserve_shared(variable)?;
                 self.module.insert(variable.name.clone(), Place::Shared(at));
             }
         }
@@ -161,16 +170,16 @@ impl<'a> Lowering<'a> {
         let mut params = Vec::new();
         let mut param_bytes = 0;
         for variable in &function.params {
-            param_bytes = align(param_bytes, variable.align as u32);
-            params.push((param_bytes, variable.size as u32));
-            param_bytes += variable.size as u32;
+            let (at, end) = self.room(param_bytes, variable, PARAM_BYTES)?;
+            params.push((at, variable.size as u32));
+            param_bytes = end;
         }
         for &index in &order {
             for variable in ast.functions[index].variables.iter().filter(|v| v.space == ast::Space::Shared) {
                 if variable.size == 0 {
                     dynamic.push(variable);
                 } else {
-                    let at = self.reserve_shared(variable.size, variable.align);
+                    let at = self.reserve_shared(variable)?;
                     self.module.insert(variable.name.clone(), Place::Shared(at));
                 }
             }
@@ -206,27 +215,41 @@ impl<'a> Lowering<'a> {
             static_shared: self.shared,
             local_bytes: self.local,
             required_threads: directive("reqntid").map(triple),
-            max_threads: directive("maxntid").map(|v| v.iter().product()),
+            max_threads: directive("maxntid").map(|v| v.iter().fold(1u32, |all, n| all.saturating_mul(*n))),
             required_cluster: directive("reqnctapercluster").map(triple),
             explicit_cluster: directive("explicitcluster").is_some(),
             max_cluster_rank: directive("maxclusterrank").and_then(|v| v.first().copied()),
         })
     }
 
-    fn reserve_shared(&mut self, size: u64, alignment: u64) -> u32 {
-        let at = align(WINDOW + self.shared, alignment as u32);
-        self.shared = at + size as u32 - WINDOW;
-        at
+    fn reserve_shared(&mut self, variable: &ast::Variable) -> Lowered<u32> {
+        let (at, end) = self.room(WINDOW + self.shared, variable, WINDOW + SHARED_BYTES)?;
+        self.shared = end - WINDOW;
+        Ok(at)
+    }
+
+    /// Where a variable begins and ends that is the next one after `used`.
+    fn room(&mut self, used: u32, variable: &ast::Variable, limit: u32) -> Lowered<(u32, u32)> {
+        let at = align(used, variable.align as u32);
+        match u32::try_from(variable.size).ok().and_then(|size| at.checked_add(size)) {
+            Some(end) if end <= limit => Ok((at, end)),
+            _ => {
+                self.line = variable.line;
+                self.error(format!("no card has room for `{}` of {} bytes", variable.name, variable.size))
+            }
+        }
     }
 
     /// Functions that an entry reaches, itself first. Recursion has no place in static frames.
     fn call_order(&self, entry: usize) -> Lowered<Vec<usize>> {
         fn visit(this: &Lowering<'_>, at: usize, path: &mut Vec<usize>, out: &mut Vec<usize>) -> Lowered<()> {
-            if path.contains(&at) {
+            if path.contains(&at) || path.len() == CALLS {
                 let name = &this.ast.functions[at].name;
                 return Err(LoadError {
                     line: this.ast.functions[at].line,
-                    what: format!("`{name}` is recursive, which the simulator does not support"),
+                    what: format!(
+                        "`{name}` is recursive or called too deeply, which the simulator does not support"
+                    ),
                 });
             }
             if out.contains(&at) {
@@ -259,6 +282,7 @@ impl<'a> Lowering<'a> {
         calls: &mut Vec<Call>,
     ) -> Lowered<()> {
         let function: &Function = &self.ast.functions[index];
+        self.line = function.line;
         self.registers.clear();
         self.places = self.module.clone();
         self.labels.clear();
@@ -346,9 +370,8 @@ impl<'a> Lowering<'a> {
         if variable.space == ast::Space::Reg {
             return self.error("functions with register parameters are not supported");
         }
-        self.local = align(self.local, variable.align.max(1) as u32);
-        let at = self.local;
-        self.local += variable.size as u32;
+        let (at, end) = self.room(self.local, variable, LOCAL_BYTES)?;
+        self.local = end;
         self.places.insert(variable.name.clone(), Place::Local(at));
         Ok((at, variable.size as u32))
     }

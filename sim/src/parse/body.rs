@@ -114,10 +114,7 @@ impl Body<'_> {
             return self.parser.expect(';');
         }
         if self.parser.eat_word(".callprototype") {
-            while !self.parser.eat(';') {
-                self.parser.at += 1;
-            }
-            return Ok(());
+            return self.parser.skip_past(';');
         }
         self.function.labels.insert(unique, self.function.body.len());
         Ok(())
@@ -212,6 +209,7 @@ impl Body<'_> {
     }
 
     fn list(&mut self, end: char) -> Parsed<Vec<Operand>> {
+        self.parser.descend()?;
         let mut out = Vec::new();
         while !self.parser.eat(end) {
             out.push(self.operand()?);
@@ -219,6 +217,7 @@ impl Body<'_> {
                 self.parser.expect(',')?;
             }
         }
+        self.parser.depth -= 1;
         Ok(out)
     }
 
@@ -232,10 +231,12 @@ impl Body<'_> {
         let word = self.parser.word()?;
         let base = self.name(word, 0);
         if self.parser.eat(',') {
+            self.parser.descend()?;
             let coordinates = match self.simple()? {
                 Operand::Vector(list) => list,
                 other => vec![other],
             };
+            self.parser.depth -= 1;
             self.parser.expect(']')?;
             return Ok(Operand::Tensor(Box::new(base), coordinates));
         }

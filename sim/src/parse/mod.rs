@@ -13,7 +13,7 @@ use std::collections::HashMap;
 
 /// Parses one module.
 pub(crate) fn module(text: &str) -> Result<Ast, LoadError> {
-    let mut parser = Parser { tokens: lexer::tokens(text)?, at: 0 };
+    let mut parser = Parser { tokens: lexer::tokens(text)?, at: 0, depth: 0 };
     let mut ast =
         Ast { version: (0, 0), target: String::new(), variables: Vec::new(), functions: Vec::new() };
     while parser.peek().is_some() {
@@ -22,9 +22,19 @@ pub(crate) fn module(text: &str) -> Result<Ast, LoadError> {
     Ok(ast)
 }
 
+/// Brackets within brackets that an operand or an initialiser may have.
+const DEPTH: u32 = 64;
+/// Registers of one `%r<n>`.
+const REGISTERS: u32 = 1 << 20;
+/// Bytes of one variable: more than any card has memory.
+const BYTES: u64 = 1 << 40;
+/// Bytes of one variable with initial values, which the text must spell out in part.
+const INITIAL_BYTES: u64 = 1 << 28;
+
 struct Parser {
     tokens: Vec<Token>,
     at: usize,
+    depth: u32,
 }
 
 type Parsed<T> = Result<T, LoadError>;
@@ -109,6 +119,26 @@ impl Parser {
         u32::try_from(value).or_else(|_| self.error(format!("{value} is out of range")))
     }
 
+    /// Skips what stands before `mark`, and the mark.
+    fn skip_past(&mut self, mark: char) -> Parsed<()> {
+        while !self.eat(mark) {
+            if self.peek().is_none() {
+                return self.error(format!("`{mark}` expected, found the end of the text"));
+            }
+            self.at += 1;
+        }
+        Ok(())
+    }
+
+    /// Before something that may hold its like; `depth` goes down again behind it.
+    fn descend(&mut self) -> Parsed<()> {
+        if self.depth == DEPTH {
+            return self.error(format!("more than {DEPTH} brackets within each other"));
+        }
+        self.depth += 1;
+        Ok(())
+    }
+
     fn skip_to_line_end(&mut self) {
         let line = self.line();
         while self.peek().is_some() && self.line() == line {
@@ -143,13 +173,8 @@ impl Parser {
                 Ok(())
             }
             ".section" => {
-                while !self.eat('{') {
-                    self.at += 1;
-                }
-                while self.peek().is_some() && !self.eat('}') {
-                    self.at += 1;
-                }
-                Ok(())
+                self.skip_past('{')?;
+                self.skip_past('}')
             }
             ".visible" | ".weak" | ".common" => Ok(()),
             ".extern" => {
@@ -204,7 +229,12 @@ impl Parser {
         let (width, float) = loop {
             let word = self.word()?;
             match word.as_str() {
-                ".align" => align = u64::from(self.small()?),
+                ".align" => {
+                    align = u64::from(self.small()?);
+                    if !align.is_power_of_two() || align > 1 << 16 {
+                        return self.error(format!("{align} is not an alignment"));
+                    }
+                }
                 ".v2" => lanes = 2,
                 ".v4" => lanes = 4,
                 ".ptr" => {
@@ -217,9 +247,7 @@ impl Parser {
                     }
                 }
                 ".attribute" => {
-                    while !self.eat(')') {
-                        self.at += 1;
-                    }
+                    self.skip_past(')')?;
                 }
                 _ => match width(&word) {
                     Some(found) => break found,
@@ -238,10 +266,14 @@ impl Parser {
                     self.integer()?;
                 }
             }
+            let line = self.line();
             let name = self.word()?;
             let element = bytes(width) * lanes;
             if self.eat('<') {
                 let count = self.small()?;
+                if count > REGISTERS {
+                    return self.error(format!("{count} registers are too many"));
+                }
                 self.expect('>')?;
                 for i in 0..count {
                     out.push(variable(format!("{name}{i}"), space, width, float, element, align, external));
@@ -255,17 +287,27 @@ impl Parser {
                         unsized_array = true;
                         extents.push(0);
                     } else {
+                        // A negative one is larger than any memory, too.
                         let extent = self.integer()? as u64;
-                        size *= extent;
+                        match size.checked_mul(extent) {
+                            Some(product) if product <= BYTES => size = product,
+                            _ => return self.error(format!("`{name}` is larger than any memory")),
+                        }
                         extents.push(extent);
                         self.expect(']')?;
                     }
                 }
                 let mut made = variable(name, space, width, float, size, align, external);
+                made.line = line;
                 if self.eat('=') {
+                    if made.size > INITIAL_BYTES {
+                        return self.error(format!("`{}` is too large for initial values", made.name));
+                    }
                     self.initialiser(&mut made, element, &extents)?;
                     if unsized_array {
                         made.size = made.init.len() as u64;
+                    } else if made.init.len() as u64 > made.size {
+                        return self.error(format!("`{}` has more initial values than room", made.name));
                     }
                 } else if unsized_array {
                     made.size = 0;
@@ -283,11 +325,13 @@ impl Parser {
         if !self.eat('{') {
             return self.initial_value(into);
         }
+        self.descend()?;
         let start = into.init.len();
         while !self.eat('}') {
             self.initialiser(into, element, extents.get(1..).unwrap_or_default())?;
             self.eat(',');
         }
+        self.depth -= 1;
         let whole = start + (element * extents.iter().product::<u64>()) as usize;
         if into.init.len() < whole {
             into.init.resize(whole, 0);
@@ -397,7 +441,8 @@ fn variable(
     external: bool,
 ) -> Variable {
     let align = if align == 0 { bytes(width) } else { align };
-    Variable { name, space, width, float, size, align, external, init: Vec::new(), relocations: Vec::new() }
+    let (init, relocations) = (Vec::new(), Vec::new());
+    Variable { name, space, width, float, size, align, external, init, relocations, line: 0 }
 }
 
 fn width(word: &str) -> Option<(Width, bool)> {
