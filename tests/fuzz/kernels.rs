@@ -26,13 +26,13 @@ const KERNELS: [(&str, Check); 5] = [
 fn product(device: &Device) -> Result<(), String> {
     let tile = Tile::ALL.iter().copied().find(|tile| (tile.rows(), tile.columns()) == (64, 64));
     let (rows, layout, values) = (Rows::Dense(5), ScaleLayout::RowMajor, Values::Integers);
-    Fp8Check { rows, n: 24, k: 272, layout, tile, values, seed: 1 }.check::<bf16>(device)
+    Fp8Check { rows, n: 24, k: 272, layout, tile, values, seed: 1 }.check::<bf16>(device).map(drop)
 }
 
 /// The first quick case with this in its name.
 fn quick(device: &Device, family: &str, name: &str) -> Result<(), String> {
     let case = verify::cases().into_iter().find(|case| case.family == family && case.name.contains(name));
-    (case.expect("a case of this name").run)(device)
+    (case.expect("a case of this name").run)(device, 1).map(drop)
 }
 
 /// The PTX of these kernels, from the build's own cache where it is there.
