@@ -29,6 +29,20 @@ pub enum Element {
 }
 
 impl Element {
+    /// The element type of a PTX name without its dot.
+    pub fn named(name: &str) -> Option<Self> {
+        Some(match name {
+            "e4m3" => Self::E4m3,
+            "e5m2" => Self::E5m2,
+            "f16" => Self::F16,
+            "bf16" => Self::Bf16,
+            "tf32" => Self::Tf32,
+            "s8" => Self::S8,
+            "u8" => Self::U8,
+            _ => return None,
+        })
+    }
+
     /// Bytes of one element.
     pub const fn bytes(self) -> usize {
         match self {
@@ -60,12 +74,12 @@ impl Element {
         }
     }
 
-    fn integer(self, code: u32) -> i64 {
+    pub(crate) fn integer(self, code: u32) -> i64 {
         if self == Element::S8 { i64::from(code as i8) } else { i64::from(code as u8) }
     }
 
     /// The format whose exponents the tensor core sees.
-    fn format(self) -> Format {
+    pub(crate) fn format(self) -> Format {
         match self {
             Element::E4m3 => Format::E4m3,
             Element::E5m2 => Format::E5m2,

@@ -202,9 +202,7 @@ impl Grid<'_> {
                 let mut shadow = if scale_d { file.shadow(register) } else { [0; 32] };
                 if let Some(undefined) = &undefined {
                     for lane in 0..32 {
-                        if undefined[w][i][lane] != 0 {
-                            shadow[lane] = u32::MAX;
-                        }
+                        shadow[lane] |= undefined[w][i][lane];
                     }
                 }
                 file.set_shadow(register, &shadow);
@@ -282,8 +280,10 @@ fn undefined_products(shared: &Shared, op: &Wgmma, pending: &Pending) -> Step<Op
         Elements::E4m3E4m3 | Elements::E4m3E5m2 | Elements::E5m2E4m3 | Elements::E5m2E5m2 => 0x3838_3838,
         Elements::Bf16 => 0x3f80_3f80,
         Elements::F16 => 0x3c00_3c00,
+        Elements::Other { a, .. } if a.bytes() == 1 => 0x3838_3838,
+        Elements::Other { .. } => 0x3f80_3f80,
     };
-    let width = if op.shape.kind.is_fp8() { 1 } else { 2 };
+    let width = op.shape.kind.bytes();
     let len = shared.data.len();
     let ones: Vec<u8> = (0..len).map(|i| one.to_le_bytes()[i % 4]).collect();
     let marks: Vec<u8> = (0..len)
@@ -314,6 +314,10 @@ fn undefined_products(shared: &Shared, op: &Wgmma, pending: &Pending) -> Step<Op
     let (a, b) = (pending.arrival.a, pending.arrival.b);
     let mut shape = op.shape.clone();
     (shape.negate_a, shape.negate_b) = (false, false);
+    if let Elements::Other { a, .. } = shape.kind {
+        // Types of the same extent; an element of 32 bits counts as two.
+        shape.kind = if a.bytes() == 1 { Elements::E4m3E4m3 } else { Elements::Bf16 };
+    }
     match &marks_a {
         // A in registers, B in shared memory: two images of each.
         Some(marks_a) => {
@@ -324,7 +328,21 @@ fn undefined_products(shared: &Shared, op: &Wgmma, pending: &Pending) -> Step<Op
             marked(&shape, a, b, &marks, &ones, &mut d)?;
         }
     }
-    Ok(Some(d))
+    let bits = |value: u32, bits: u32| if value == 0 { 0 } else { bits };
+    if op.shape.kind.registers(op.shape.n) == n {
+        d.iter_mut().flatten().flatten().for_each(|value| *value = bits(*value, u32::MAX));
+        return Ok(Some(d));
+    }
+    // Two f16 in a register are neighbours in a row.
+    Ok(Some(d.map(|rows| {
+        let pair = |r: usize| -> Row {
+            let first = 4 * (r / 2) + 2 * (r % 2);
+            std::array::from_fn(|lane| {
+                bits(rows[first][lane], 0xffff) | bits(rows[first + 1][lane], 0xffff_0000)
+            })
+        };
+        (0..n / 2).map(pair).collect()
+    })))
 }
 
 /// A marked × B ones + A ones × B marked, when both operands lie in shared memory: each operand's own ranges

@@ -6,19 +6,6 @@ use super::{Lowered, Lowering};
 use crate::ast::{Instruction, Operand};
 use crate::mma::{Accumulator, Element, Shape};
 
-fn element(name: &str) -> Option<Element> {
-    Some(match name {
-        "e4m3" => Element::E4m3,
-        "e5m2" => Element::E5m2,
-        "f16" => Element::F16,
-        "bf16" => Element::Bf16,
-        "tf32" => Element::Tf32,
-        "s8" => Element::S8,
-        "u8" => Element::U8,
-        _ => return None,
-    })
-}
-
 impl Lowering<'_> {
     pub(super) fn mma(&self, i: &Instruction, s: &Spelling<'_>) -> Lowered<Kind> {
         let (m, o) = (s.modifiers.as_slice(), &i.operands);
@@ -40,7 +27,9 @@ impl Lowering<'_> {
             let (rows, rest) = rest.split_once("n8k")?;
             Some((rows.parse::<usize>().ok()?, rest.parse::<usize>().ok()?))
         });
-        let (Some((rows, depth)), Some(a_type), Some(b_type)) = (dimensions, element(ta), element(tb)) else {
+        let (Some((rows, depth)), Some(a_type), Some(b_type)) =
+            (dimensions, Element::named(ta), Element::named(tb))
+        else {
             return self.unknown(i);
         };
         let shape = Shape { rows, depth, a: a_type, b: b_type, accumulator };

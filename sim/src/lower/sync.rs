@@ -6,6 +6,7 @@ use super::{Lowered, Lowering};
 use crate::ast::{Instruction, Operand};
 use crate::counters::Class;
 use crate::mbarrier::Mbarrier;
+use crate::mma::{Accumulator, Element};
 use crate::wgmma::{Kind as Elements, Shape};
 
 impl Lowering<'_> {
@@ -320,7 +321,11 @@ impl Lowering<'_> {
             Some((n.parse::<usize>().ok()?, k.parse::<u32>().ok()?))
         });
         let Some((n, k)) = shape else { return self.unknown(i) };
-        let types = &s.modifiers[s.modifiers.len() - 3..];
+        let (middle, types) = s.modifiers.split_at(s.modifiers.len().saturating_sub(3));
+        let saturate = s.has("satfinite");
+        if middle.len() != 4 + usize::from(saturate) || middle[1..3] != ["sync", "aligned"] {
+            return self.unknown(i);
+        }
         let kind = match types {
             ["f32", "e4m3", "e4m3"] => Elements::E4m3E4m3,
             ["f32", "e4m3", "e5m2"] => Elements::E4m3E5m2,
@@ -328,15 +333,23 @@ impl Lowering<'_> {
             ["f32", "e5m2", "e5m2"] => Elements::E5m2E5m2,
             ["f32", "bf16", "bf16"] => Elements::Bf16,
             ["f32", "f16", "f16"] => Elements::F16,
+            &[d, a, b] => match self.rare_elements(d, a, b, saturate) {
+                Some(kind) => kind,
+                None => return self.unknown(i),
+            },
             _ => return self.unknown(i),
         };
-        if kind.depth() as u32 != k || o.len() < 6 {
+        let integers = matches!(kind, Elements::Other { accumulator: Accumulator::S32 { .. }, .. });
+        if saturate && !integers {
+            return self.unknown(i);
+        }
+        if kind.depth() as u32 != k || o.len() < 4 {
             return self.unknown(i);
         }
         let Operand::Vector(d) = &o[0] else { return self.error("accumulator registers expected") };
         let d = d.iter().map(|d| self.d32(d)).collect::<Lowered<Vec<_>>>()?;
-        if d.len() != n / 2 {
-            return self.error(format!("{} accumulator registers, {} expected", d.len(), n / 2));
+        if d.len() != kind.registers(n) {
+            return self.error(format!("{} accumulator registers, {} expected", d.len(), kind.registers(n)));
         }
         let a = match &o[1] {
             Operand::Vector(list) if list.len() == 4 => {
@@ -364,7 +377,13 @@ impl Lowering<'_> {
             .collect::<Lowered<_>>()?;
         let a_in_registers = matches!(a, WgmmaA::Registers(_));
         // Two scales, then the majorness of each operand in shared memory where the type leaves a choice.
-        let majors = if kind.is_fp8() { 0 } else { 2 - usize::from(a_in_registers) };
+        let majors = if kind.may_transpose() { 2 - usize::from(a_in_registers) } else { 0 };
+        // Integers have no scales.
+        let immediates = match (integers, immediates.is_empty()) {
+            (true, true) => vec![1, 1],
+            (true, false) => return self.unknown(i),
+            _ => immediates,
+        };
         if immediates.len() != 2 + majors
             || !immediates[..2].iter().all(|scale| matches!(scale, 1 | -1))
             || !immediates[2..].iter().all(|major| matches!(major, 0 | 1))
@@ -373,6 +392,9 @@ impl Lowering<'_> {
         }
         if n == 0 || n > 256 || n % 8 != 0 {
             return self.error(format!("wgmma with N = {n}: N is a multiple of 8 from 8 to 256"));
+        }
+        if integers && n > 24 && n % 16 != 0 {
+            return self.error(format!("wgmma on integers with N = {n}: past 24, N is a multiple of 16"));
         }
         let flag = |at: usize| immediates.get(at).copied().unwrap_or(0) == 1;
         let shape = Shape {
@@ -385,5 +407,18 @@ impl Lowering<'_> {
             a_in_registers,
         };
         Ok(Kind::Wgmma(Box::new(Wgmma { shape, k, d, a, b: self.s64(&o[2])?, scale_d })))
+    }
+
+    /// The types of wgmma beyond f32 sums of floats of 8 and 16 bits.
+    fn rare_elements(&self, d: &str, a: &str, b: &str, saturate: bool) -> Option<Elements> {
+        let (a, b) = (Element::named(a)?, Element::named(b)?);
+        let accumulator = match d {
+            "f16" if a.is_fp8() && b.is_fp8() => Accumulator::F16,
+            "f16" if a == Element::F16 && b == a => Accumulator::F16,
+            "f32" if a == Element::Tf32 && b == a => Accumulator::F32,
+            "s32" if a.is_integer() && b.is_integer() => Accumulator::S32 { saturate },
+            _ => return None,
+        };
+        Some(Elements::Other { a, b, accumulator })
     }
 }

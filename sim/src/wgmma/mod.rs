@@ -2,11 +2,13 @@
 
 mod descriptor;
 mod operands;
+mod scalar;
 #[cfg(test)]
 mod tests;
 
 use std::ops::Range;
 
+use crate::mma::{Accumulator, Element};
 use crate::row::Row;
 pub use crate::schedule::Fp8Accumulation as Fp8Mode;
 use crate::tensor_core::{Arithmetic, Format, multiply_accumulate};
@@ -27,29 +29,56 @@ pub enum Kind {
     Bf16,
     /// `.f16.f16`
     F16,
+    /// Any other combination, f16 accumulators of the types above included.
+    Other {
+        /// Elements of A.
+        a: Element,
+        /// Elements of B.
+        b: Element,
+        /// Type of D.
+        accumulator: Accumulator,
+    },
 }
 
 impl Kind {
-    /// Formats of A and B.
-    pub const fn formats(self) -> (Format, Format) {
-        match self {
+    /// Formats of A and B, where f32 sums of them are made by the fast loop.
+    pub const fn formats(self) -> Option<(Format, Format)> {
+        Some(match self {
             Kind::E4m3E4m3 => (Format::E4m3, Format::E4m3),
             Kind::E4m3E5m2 => (Format::E4m3, Format::E5m2),
             Kind::E5m2E4m3 => (Format::E5m2, Format::E4m3),
             Kind::E5m2E5m2 => (Format::E5m2, Format::E5m2),
             Kind::Bf16 => (Format::Bf16, Format::Bf16),
             Kind::F16 => (Format::F16, Format::F16),
+            Kind::Other { .. } => return None,
+        })
+    }
+
+    /// Bytes of an element.
+    pub const fn bytes(self) -> usize {
+        match self {
+            Kind::Bf16 | Kind::F16 => 2,
+            Kind::Other { a, .. } => a.bytes(),
+            _ => 1,
         }
     }
 
-    /// Whether the operands have 8 bits.
-    pub const fn is_fp8(self) -> bool {
-        !matches!(self, Kind::Bf16 | Kind::F16)
+    /// Accumulator registers of each lane for `n` columns.
+    pub const fn registers(self, n: usize) -> usize {
+        match self {
+            Kind::Other { accumulator: Accumulator::F16, .. } => n / 4,
+            _ => n / 2,
+        }
+    }
+
+    /// Whether an operand in shared memory may lie M- or N-major.
+    pub const fn may_transpose(self) -> bool {
+        self.bytes() == 2
     }
 
     /// Elements along k in one instruction.
     pub const fn depth(self) -> usize {
-        if self.is_fp8() { 32 } else { 16 }
+        32 / self.bytes()
     }
 }
 
@@ -95,8 +124,8 @@ impl Shape {
         if self.n == 0 || self.n > 256 || !self.n.is_multiple_of(8) {
             return Err(format!("wgmma with N = {}: N is a multiple of 8 from 8 to 256", self.n));
         }
-        if self.kind.is_fp8() && (self.trans_a || self.trans_b) {
-            return Err("wgmma on 8-bit elements takes K-major operands only".into());
+        if !self.kind.may_transpose() && (self.trans_a || self.trans_b) {
+            return Err("wgmma takes K-major operands only, unless their elements have 16 bits".into());
         }
         if self.a_in_registers && self.trans_a {
             return Err("wgmma cannot transpose an A that lies in registers".into());
@@ -116,7 +145,7 @@ impl Shape {
 
 /// Executes one step: `D = A·B + D`, or `A·B` where `scale_d` is false.
 ///
-/// `d` holds the N/2 accumulator registers of each warp as f32 bits. `shared` is the block's shared memory, whose
+/// `d` holds the accumulator registers of each warp: N/2 of f32 or s32 bits, or N/4 of two f16. `shared` is the block's shared memory, whose
 /// first byte has the shared-window address `shared_base`.
 #[allow(clippy::too_many_arguments)]
 pub fn execute(
@@ -130,28 +159,39 @@ pub fn execute(
     mode: Fp8Mode,
 ) -> Result<(), String> {
     shape.validate()?;
-    if let Some(fragment) = d.iter().find(|fragment| fragment.len() != shape.n / 2) {
+    if let Some(fragment) = d.iter().find(|fragment| fragment.len() != shape.kind.registers(shape.n)) {
         return Err(format!("wgmma with N = {} and {} accumulator registers", shape.n, fragment.len()));
     }
-    let (a_format, b_format) = shape.kind.formats();
-    let left = match a {
-        Operand::Registers(registers) if shape.a_in_registers => {
-            operands::left_from_registers(registers, a_format, shape.negate_a)
-        }
+    let rows = match a {
+        Operand::Registers(registers) if shape.a_in_registers => operands::rows_from_registers(registers),
         Operand::Descriptor(descriptor) if !shape.a_in_registers => {
             let matrix = shape.matrix(Which::A, descriptor, shared_base, shared.len())?;
-            operands::left_from_shared(&matrix, shared, a_format, shape.negate_a)
+            operands::rows_from_shared(&matrix, shared)
         }
         _ => return Err("wgmma's A does not lie where the instruction says".into()),
     };
     let matrix = shape.matrix(Which::B, b, shared_base, shared.len())?;
-    let right = operands::right_from_shared(&matrix, shared, b_format, shape.negate_b);
-    let arithmetic = match (shape.kind.is_fp8(), mode) {
-        (false, _) => Arithmetic::Truncated25,
-        (true, Fp8Mode::Hopper) => Arithmetic::Truncated13,
-        (true, Fp8Mode::ExactF32) => Arithmetic::ExactF32,
-    };
     let mut d = d;
+    let (a_format, b_format) = match (shape.kind.formats(), shape.kind) {
+        (Some(formats), _) => formats,
+        (None, Kind::Other { a, b, accumulator }) => {
+            if !scale_d {
+                d.iter_mut().for_each(|fragment| fragment.fill([0; 32]));
+            }
+            let negate = shape.negate_a != shape.negate_b;
+            let sums = scalar::Sums { elements: (a, b), accumulator, mode, negate };
+            sums.add(&rows, &operands::columns_from_shared(&matrix, shared), &mut d);
+            return Ok(());
+        }
+        (None, _) => unreachable!("every named kind has its formats"),
+    };
+    let left = operands::left(&rows, a_format, shape.negate_a);
+    let right = operands::right_from_shared(&matrix, shared, b_format, shape.negate_b);
+    let arithmetic = match (shape.kind.bytes(), mode) {
+        (2, _) => Arithmetic::Truncated25,
+        (_, Fp8Mode::Hopper) => Arithmetic::Truncated13,
+        (_, Fp8Mode::ExactF32) => Arithmetic::ExactF32,
+    };
     multiply_accumulate(&left, &right, &mut d, scale_d, arithmetic);
     Ok(())
 }

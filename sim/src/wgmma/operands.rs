@@ -1,6 +1,7 @@
 //! Operands from registers or shared memory into the packed form that the arithmetic wants.
 
 use super::descriptor::{CHUNK, Matrix};
+use super::scalar::Line;
 use crate::row::Row;
 use crate::tensor_core::{Format, Left, Right};
 
@@ -12,7 +13,7 @@ fn words(chunk: &[u8; CHUNK]) -> [u16; 8] {
     std::array::from_fn(|i| u16::from_le_bytes([chunk[2 * i], chunk[2 * i + 1]]))
 }
 
-fn left(rows: &[[u8; 32]; 64], format: Format, negate: bool) -> Left {
+pub(super) fn left(rows: &[[u8; 32]; 64], format: Format, negate: bool) -> Left {
     if format.bytes() == 1 {
         Left::from_bytes(rows.as_flattened(), format, negate)
     } else {
@@ -23,7 +24,7 @@ fn left(rows: &[[u8; 32]; 64], format: Format, negate: bool) -> Left {
 }
 
 /// A from four registers a lane: lane 4g + q holds bytes 4q..4q+4 (and 16 further) of rows g and g + 8.
-pub(super) fn left_from_registers(registers: &[[Row; 4]; 4], format: Format, negate: bool) -> Left {
+pub(super) fn rows_from_registers(registers: &[[Row; 4]; 4]) -> [Line; 64] {
     let mut rows = [[0u8; 32]; 64];
     for (warp, registers) in registers.iter().enumerate() {
         for (index, register) in registers.iter().enumerate() {
@@ -33,10 +34,10 @@ pub(super) fn left_from_registers(registers: &[[Row; 4]; 4], format: Format, neg
             }
         }
     }
-    left(&rows, format, negate)
+    rows
 }
 
-pub(super) fn left_from_shared(matrix: &Matrix, shared: &[u8], format: Format, negate: bool) -> Left {
+pub(super) fn rows_from_shared(matrix: &Matrix, shared: &[u8]) -> [Line; 64] {
     let mut rows = [[0u8; 32]; 64];
     if matrix.mn_major {
         for (k, line) in matrix.lines().enumerate() {
@@ -53,7 +54,30 @@ pub(super) fn left_from_shared(matrix: &Matrix, shared: &[u8], format: Format, n
             }
         }
     }
-    left(&rows, format, negate)
+    rows
+}
+
+/// B's columns along k.
+pub(super) fn columns_from_shared(matrix: &Matrix, shared: &[u8]) -> Vec<Line> {
+    if matrix.mn_major {
+        let mut columns = vec![[0; 32]; 8 * matrix.chunks];
+        for (k, line) in matrix.lines().enumerate() {
+            for (eight, offset) in line.iter().enumerate() {
+                for (i, pair) in chunk(shared, *offset).as_chunks::<2>().0.iter().enumerate() {
+                    columns[8 * eight + i][2 * k..][..2].copy_from_slice(pair);
+                }
+            }
+        }
+        return columns;
+    }
+    let column = |line: &[u32]| {
+        let mut column = [0; 32];
+        for (half, offset) in column.as_chunks_mut::<CHUNK>().0.iter_mut().zip(line) {
+            *half = *chunk(shared, *offset);
+        }
+        column
+    };
+    matrix.lines().map(column).collect()
 }
 
 /// Places eight columns of `DEPTH` consecutive k each, lane by lane, `step` apart.

@@ -135,7 +135,7 @@ fn execute_flat(shape: &Shape, d: &mut [Vec<Row>], a: Operand<'_>, b: u64, scale
 
 /// Runs all steps of a tile pair and compares with an integer product.
 fn check(shape: &Shape, a_span: u32, b_span: u32, steps: usize, padding: u32) {
-    let (a_format, b_format) = shape.kind.formats();
+    let (a_format, b_format) = shape.kind.formats().unwrap();
     let depth = shape.kind.depth() * steps;
     let mut shared = vec![0xffu8; LEN];
     let a = Tile::new(a_format, a_span, shape.trans_a, 2048, 64, depth, padding);

@@ -5,22 +5,32 @@ use crate::tensor_copies::swizzled;
 use narrowgauge_sim::tensor_map::Swizzle;
 use narrowgauge_sim::{FaultKind, Fp8Accumulation, InFlight, Policy, Schedule};
 
-/// An element type that holds −2 to 2.
+/// An element type that holds −2 to 2, or 0 to 4 without a sign.
 #[derive(Clone, Copy, PartialEq)]
 struct Type {
     name: &'static str,
     bytes: usize,
-    /// Codes of 0, 1 and 2.
-    codes: [u16; 3],
+    /// Codes of 0, 1 and 2; of integers there is no need.
+    codes: [u32; 3],
 }
 
 const E4M3: Type = Type { name: "e4m3", bytes: 1, codes: [0, 0x38, 0x40] };
 const E5M2: Type = Type { name: "e5m2", bytes: 1, codes: [0, 0x3c, 0x40] };
 const BF16: Type = Type { name: "bf16", bytes: 2, codes: [0, 0x3f80, 0x4000] };
 const F16: Type = Type { name: "f16", bytes: 2, codes: [0, 0x3c00, 0x4000] };
+const TF32: Type = Type { name: "tf32", bytes: 4, codes: [0, 0x3f80_0000, 0x4000_0000] };
+const S8: Type = Type { name: "s8", bytes: 1, codes: [0; 3] };
+const U8: Type = Type { name: "u8", bytes: 1, codes: [0; 3] };
 
 impl Type {
-    fn code(self, value: i32) -> u16 {
+    fn is_integer(self) -> bool {
+        self == S8 || self == U8
+    }
+
+    fn code(self, value: i32) -> u32 {
+        if self.is_integer() {
+            return value as u32 & 255;
+        }
         let sign = if value < 0 { 1 << (8 * self.bytes - 1) } else { 0 };
         self.codes[value.unsigned_abs() as usize] | sign
     }
@@ -127,11 +137,23 @@ struct Product {
     /// Add to accumulators of row + column rather than start afresh.
     accumulate: bool,
     signs: (i32, i32),
+    /// Type of the accumulators.
+    d: &'static str,
 }
 
 fn product(n: usize, a: Type, b: Type) -> Product {
-    let signs = (1, 1);
-    Product { n, a, b, a_layout: Some(K128), b_layout: K128, steps: 2, accumulate: false, signs }
+    let (a_layout, b_layout, signs) = (Some(K128), K128, (1, 1));
+    let d = if a.is_integer() { "s32" } else { "f32" };
+    Product { n, a, b, a_layout, b_layout, steps: 2, accumulate: false, signs, d }
+}
+
+/// f16 of a small integer.
+fn half(value: i32) -> u32 {
+    if value == 0 {
+        return 0;
+    }
+    let bits = (value as f32).to_bits();
+    (bits >> 31) << 15 | ((bits >> 23 & 255) - 127 + 15) << 10 | (bits & 0x7f_ffff) >> 13
 }
 
 /// −2 to 2, without pattern.
@@ -144,11 +166,11 @@ const B_AT: usize = 16384;
 
 impl Product {
     fn a_value(&self, m: usize, k: usize) -> i32 {
-        value(m, k, 0)
+        value(m, k, 0) + if self.a == U8 { 2 } else { 0 }
     }
 
     fn b_value(&self, n: usize, k: usize) -> i32 {
-        value(n, k, 1)
+        value(n, k, 1) + if self.b == U8 { 2 } else { 0 }
     }
 
     fn image(&self) -> Vec<u8> {
@@ -185,7 +207,7 @@ impl Product {
                     let row = 16 * warp + g + down;
                     let first = step * self.a.depth() + each * q + right * 16 / self.a.bytes;
                     out.push((0..each).fold(0, |word, i| {
-                        let code = u32::from(self.a.code(self.a_value(row, first + i)));
+                        let code = self.a.code(self.a_value(row, first + i));
                         word | code << (8 * self.a.bytes * i)
                     }));
                 }
@@ -194,47 +216,71 @@ impl Product {
         out
     }
 
-    /// Row and column of register i of a thread's accumulators.
-    fn position(t: usize, i: usize) -> (usize, usize) {
-        let (warp, lane) = (t / 32, t % 32);
-        (16 * warp + lane / 4 + 8 * (i / 2 % 2), 8 * (i / 4) + 2 * (lane % 4) + i % 2)
+    /// Accumulator registers of a thread.
+    fn registers(&self) -> usize {
+        if self.d == "f16" { self.n / 4 } else { self.n / 2 }
     }
 
-    fn want(&self) -> Vec<u32> {
-        let deep = self.steps * self.a.depth();
+    /// Every thread's accumulators, when element (row, column) is `f` of it.
+    fn accumulators(&self, f: impl Fn(usize, usize) -> i32) -> Vec<u32> {
         let mut out = Vec::new();
         for t in 0..128 {
-            for i in 0..self.n / 2 {
-                let (m, n) = Self::position(t, i);
-                let sum: i32 = (0..deep).map(|k| self.a_value(m, k) * self.b_value(n, k)).sum();
-                let start = if self.accumulate { (m + n) as i32 } else { 0 };
-                out.push(((start + self.signs.0 * self.signs.1 * sum) as f32).to_bits());
+            let (warp, g, q) = (t / 32, t % 32 / 4, t % 4);
+            for i in 0..self.registers() {
+                out.push(match self.d {
+                    "f16" => {
+                        let (m, n) = (16 * warp + g + 8 * (i % 2), 8 * (i / 2) + 2 * q);
+                        half(f(m, n)) | half(f(m, n + 1)) << 16
+                    }
+                    d => {
+                        let (m, n) = (16 * warp + g + 8 * (i / 2 % 2), 8 * (i / 4) + 2 * q + i % 2);
+                        if d == "s32" { f(m, n) as u32 } else { (f(m, n) as f32).to_bits() }
+                    }
+                });
             }
         }
         out
     }
 
+    /// What the accumulators hold before: row + column, or what nothing may read.
+    fn before(&self) -> Vec<u32> {
+        if self.accumulate {
+            return self.accumulators(|m, n| (m + n) as i32);
+        }
+        vec![if self.d == "f16" { 0x7fff_7fff } else { 0x7fff_ffff }; 128 * self.registers()]
+    }
+
+    fn want(&self) -> Vec<u32> {
+        let deep = self.steps * self.a.depth();
+        self.accumulators(|m, n| {
+            let sum: i32 = (0..deep).map(|k| self.a_value(m, k) * self.b_value(n, k)).sum();
+            let start = if self.accumulate { (m + n) as i32 } else { 0 };
+            start + self.signs.0 * self.signs.1 * sum
+        })
+    }
+
     fn instruction(&self, step: usize) -> String {
-        let registers: Vec<String> = (0..self.n / 2).map(|i| format!("%d{i}")).collect();
+        let registers: Vec<String> = (0..self.registers()).map(|i| format!("%d{i}")).collect();
         let a = match self.a_layout {
             Some(_) => "%rd20".to_owned(),
             None => "{%r20, %r21, %r22, %r23}".to_owned(),
         };
+        let scales =
+            if self.a.is_integer() { String::new() } else { format!(", {}, {}", self.signs.0, self.signs.1) };
         let majors = match (self.a.bytes, self.a_layout) {
-            (1, _) => String::new(),
+            (1 | 4, _) => String::new(),
             (_, None) => format!(", {}", u32::from(self.b_layout.mn_major)),
             (_, Some(a)) => format!(", {}, {}", u32::from(a.mn_major), u32::from(self.b_layout.mn_major)),
         };
         format!(
-            "wgmma.mma_async.sync.aligned.m64n{}k{}.f32.{}.{} {{{}}}, {a}, %rd21, {}, {}, {}{majors};\n",
+            "wgmma.mma_async.sync.aligned.m64n{}k{}.{}.{}.{} {{{}}}, {a}, %rd21, {}{scales}{majors};\n",
             self.n,
             self.a.depth(),
+            self.d,
             self.a.name,
             self.b.name,
             registers.join(", "),
-            if step == 0 && !self.accumulate { "%p8" } else { "%p9" },
-            self.signs.0,
-            self.signs.1
+            if step == 0 && !self.accumulate { "%p8" } else { "%p9" }
         )
     }
 
@@ -242,7 +288,7 @@ impl Product {
         let bytes = B_AT + self.b_layout.strides(self.b, self.n, self.steps).0;
         assert!(self.a_layout.is_none_or(|a| a.strides(self.a, 64, self.steps).0 <= B_AT));
         let mut body = format!(
-            ".reg .f32 %d<{}>;
+            ".reg .b32 %d<{}>;
             setp.ne.u32 %p8, %t, %t;
             setp.eq.u32 %p9, %t, %t;
             mov.u32 %r0, dyn;
@@ -260,21 +306,13 @@ impl Product {
             bar.sync 0;
             and.b32 %r4, %r0, 0x3ffff;
             shr.u32 %r4, %r4, 4;
-            cvt.u64.u32 %rd1, %r4;\n",
-            self.n / 2
+            cvt.u64.u32 %rd1, %r4;
+            mad.wide.u32 %rd3, %t, {}, %b2;\n",
+            self.registers(),
+            4 * self.registers()
         );
-        // Accumulators start at row + column, or at NaN where nothing may read them.
-        body += "shr.u32 %r5, %t, 5; shl.b32 %r5, %r5, 4; and.b32 %r6, %t, 31; shr.u32 %r7, %r6, 2;
-            add.u32 %r5, %r5, %r7; and.b32 %r6, %r6, 3; shl.b32 %r6, %r6, 1; add.u32 %r5, %r5, %r6;\n";
-        for i in 0..self.n / 2 {
-            body += &if self.accumulate {
-                format!(
-                    "add.u32 %r6, %r5, {}; cvt.rn.f32.u32 %d{i}, %r6;\n",
-                    8 * (i / 2 % 2) + 8 * (i / 4) + i % 2
-                )
-            } else {
-                format!("mov.f32 %d{i}, 0f7fffffff;\n")
-            };
+        for i in 0..self.registers() {
+            body += &format!("ld.global.b32 %d{i}, [%rd3+{}];\n", 4 * i);
         }
         // A's registers of both steps, before anything is issued.
         let from_registers = self.a_layout.is_none();
@@ -309,17 +347,18 @@ impl Product {
             body += &self.instruction(step);
         }
         body += "wgmma.commit_group.sync.aligned;\nwgmma.wait_group.sync.aligned 0;\n";
-        body += &format!("mad.wide.u32 %rd2, %t, {}, %out;\n", 2 * self.n);
-        for i in 0..self.n / 2 {
-            body += &format!("st.global.f32 [%rd2+{}], %d{i};\n", 4 * i);
+        body += &format!("mad.wide.u32 %rd2, %t, {}, %out;\n", 4 * self.registers());
+        for i in 0..self.registers() {
+            body += &format!("st.global.b32 [%rd2+{}], %d{i};\n", 4 * i);
         }
         rig(&body)
             .module(".extern .shared .align 1024 .b8 dyn[];")
             .dynamic(bytes as u32)
             .threads(128)
-            .words(64 * self.n)
+            .words(128 * self.registers())
             .buffer(self.image())
             .numbers(self.fragments())
+            .numbers(self.before())
     }
 
     fn check(&self, what: &str) {
@@ -358,6 +397,60 @@ fn a_from_registers() {
     let mn_major = Layout { mn_major: true, ..K128 };
     Product { a_layout: None, b_layout: mn_major, ..product(64, BF16, BF16) }
         .check("B as it lies, A from registers");
+}
+
+#[test]
+fn rarer_types_and_accumulators() {
+    for (a, b) in [(S8, S8), (S8, U8), (U8, S8), (U8, U8), (TF32, TF32)] {
+        for (n, accumulate, a_layout) in [(16, true, Some(K128)), (48, false, None)] {
+            let product = Product { accumulate, a_layout, ..product(n, a, b) };
+            product.check(&format!("{}, {}, n {n}", a.name, b.name));
+        }
+    }
+    for (a, b) in [(F16, F16), (E4M3, E4M3), (E4M3, E5M2), (E5M2, E4M3), (E5M2, E5M2)] {
+        for (n, accumulate, a_layout) in [(8, true, Some(K128)), (72, false, Some(K128)), (24, true, None)] {
+            let signs = if accumulate { (-1, 1) } else { (1, 1) };
+            let product = Product { d: "f16", accumulate, a_layout, signs, ..product(n, a, b) };
+            product.check(&format!("f16 sums of {}, {}, n {n}", a.name, b.name));
+        }
+    }
+    let mn_major = Layout { mn_major: true, ..K128 };
+    let transposed = product(64, F16, F16);
+    Product { d: "f16", a_layout: Some(mn_major), b_layout: mn_major, ..transposed }
+        .check("f16 sums, MN-major");
+}
+
+#[test]
+fn integers_wrap_unless_they_saturate() {
+    let product = Product { steps: 1, accumulate: true, ..product(8, U8, U8) };
+    let near = vec![i32::MAX as u32; 512];
+    let rig = product.rig().replace_buffer(2, near.iter().flat_map(|w| w.to_le_bytes()).collect());
+    let sums = Product { accumulate: false, ..product.clone() }.want();
+    let wrapped: Vec<u32> = sums.iter().map(|sum| sum.wrapping_add(i32::MAX as u32)).collect();
+    assert_eq!(rig.out(), wrapped);
+    assert_eq!(rig.edit(".s32.u8.u8", ".satfinite.s32.u8.u8").out(), near);
+}
+
+#[test]
+fn undefined_operands_of_rarer_types() {
+    for (a, b, d) in [(S8, U8, "s32"), (TF32, TF32, "f32"), (F16, F16, "f16"), (E4M3, E5M2, "f16")] {
+        // The first row of B is missing: column 0 of D is undefined, column 1 is not.
+        let product = Product { steps: 1, d, ..product(8, a, b) };
+        let hole = product.rig().edit(
+            "st.shared.u32 [%r3], %r2;",
+            &format!(
+                "sub.u32 %r9, %r1, {B_AT};\n setp.ge.u32 %p3, %r9, 32;\n @%p3 st.shared.u32 [%r3], %r2;"
+            ),
+        );
+        let wrong = hole.fault("st.global.b32 [%rd2+0]");
+        assert!(matches!(wrong.kind, FaultKind::Uninitialised { .. }) && wrong.lane == Some(0), "{wrong}");
+        let kept = hole.edit("bar.sync 0;", "bar.sync 0;\n and.b32 %r9, %t, 3;\n setp.ne.u32 %p3, %r9, 0;");
+        let kept = (0..product.registers()).fold(kept, |rig, i| {
+            let store = format!("st.global.b32 [%rd2+{}], %d{i};", 4 * i);
+            rig.edit(&store, &format!("@%p3 {store}"))
+        });
+        assert!(kept.run().is_ok(), "{}: columns 2 and up are whole", a.name);
+    }
 }
 
 #[test]
@@ -437,7 +530,7 @@ const WAIT: &str = "wgmma.wait_group.sync.aligned 0;";
 fn accumulators_in_flight_may_not_be_touched() {
     for schedule in schedules() {
         let hasty = product(16, E4M3, E4M3).rig().edit(WAIT, "").schedule(schedule);
-        let wrong = hasty.fault("st.global.f32 [%rd2+0]");
+        let wrong = hasty.fault("st.global.b32 [%rd2+0]");
         assert!(matches!(wrong.kind, FaultKind::InFlight { ref register } if register == "%d0"), "{wrong}");
         // What an assembler makes of it: it waits, and says so.
         let compatible = Schedule { in_flight: InFlight::Compatible, ..schedule };
@@ -467,12 +560,12 @@ fn two_groups(pending: u32, read: &str) -> Rig {
     let one = Product { steps: 1, ..product(8, E4M3, E4M3) };
     let second = one.instruction(0).replace("%d", "%e");
     one.rig()
-        .edit(".reg .f32 %d<4>;", ".reg .f32 %d<4>;\n .reg .f32 %e<4>;\n mov.f32 %e0, %e1;")
+        .edit(".reg .b32 %d<4>;", ".reg .b32 %d<4>;\n .reg .b32 %e<4>;\n mov.b32 %e0, %e1;")
         .edit(
             "wgmma.commit_group.sync.aligned;\n",
             &format!("wgmma.commit_group.sync.aligned;\n{second}wgmma.commit_group.sync.aligned;\n"),
         )
-        .edit(WAIT, &format!("wgmma.wait_group.sync.aligned {pending};\n mov.f32 %d3, {read};"))
+        .edit(WAIT, &format!("wgmma.wait_group.sync.aligned {pending};\n mov.b32 %d3, {read};"))
 }
 
 #[test]
@@ -480,9 +573,9 @@ fn a_wait_leaves_the_newest_groups_in_flight() {
     for schedule in schedules() {
         assert!(two_groups(1, "%d2").schedule(schedule).run().is_ok());
         assert!(two_groups(0, "%e2").schedule(schedule).run().is_ok());
-        let wrong = two_groups(1, "%e2").schedule(schedule).fault("mov.f32 %d3, %");
+        let wrong = two_groups(1, "%e2").schedule(schedule).fault("mov.b32 %d3, %");
         assert!(matches!(wrong.kind, FaultKind::InFlight { ref register } if register == "%e2"), "{wrong}");
-        let wrong = two_groups(2, "%d2").schedule(schedule).fault("mov.f32 %d3, %");
+        let wrong = two_groups(2, "%d2").schedule(schedule).fault("mov.b32 %d3, %");
         assert!(matches!(wrong.kind, FaultKind::InFlight { .. }), "{wrong}");
     }
 }
@@ -533,11 +626,11 @@ fn undefined_operands_make_undefined_products() {
         "{wrong}"
     );
     // scale-d true reads the accumulators; false does not.
-    let fresh = product(8, E4M3, E4M3).rig().edit("mov.f32 %d0, 0f7fffffff;\n", "");
+    let fresh = product(8, E4M3, E4M3).rig().edit("ld.global.b32 %d0, [%rd3+0];\n", "");
     assert_eq!(fresh.out(), product(8, E4M3, E4M3).want());
     let wrong = product(8, E4M3, E4M3)
         .rig()
-        .edit("mov.f32 %d0, 0f7fffffff;\n", "")
+        .edit("ld.global.b32 %d0, [%rd3+0];\n", "")
         .edit("%rd21, %p8,", "%rd21, %p9,");
     assert!(matches!(wrong.run().unwrap_err().kind, FaultKind::Uninitialised { .. }));
 }
@@ -554,6 +647,7 @@ fn illegal_forms_are_named_at_load() {
         ("{%d0, %d1, %d2, %d3}", "{%d0, %d1, %d2}"),
         (", 1, 1;", ", 1, 1, 0, 1;"),
         (", 1, 1;", ", 2, 1;"),
+        ("k32.f32", "k32.satfinite.f32"),
     ] {
         assert!(good.contains(from));
         assert!(narrowgauge_sim::Module::parse(&good.replace(from, to)).is_err(), "{to}");
