@@ -177,6 +177,33 @@ fn a_foreign_kernel_runs_on_the_same_operands() {
     assert!(text.contains("out: all 14,000 elements are the same"), "{text}");
 }
 
+/// A kernel that nobody would ship: other sums in another order, every load uncoalesced.
+#[test]
+fn a_naive_kernel_agrees_and_is_told_its_hot_spots() {
+    if !kernels() {
+        return;
+    }
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let (ptx, adapter) = (root.join("tests/naive_bf16_gemm.ptx"), root.join("adapters/bf16_gemm.toml"));
+    let shape = ["bf16_gemm", "--m", "3", "--n", "100", "--k", "64"];
+    let against = ["--against", ptx.to_str().unwrap(), "--adapter", adapter.to_str().unwrap()];
+    let report = json(&[shape.as_slice(), &against, &["--unchecked"]].concat());
+    let theirs = &report["against"]["kernel"];
+    // Three rows of two blocks of two warps, the last of which has nothing but four columns.
+    let loops = role(theirs, "loop");
+    assert_eq!((&loops["warps"], &loops["trips"]), (&Value::from(12), &Value::from(12 * 64)));
+    assert_eq!(loops["warp_instructions_per_trip"], 14.0);
+    assert_eq!(theirs["tensor_macs"], 0);
+    let spots = theirs["hot_spots"].as_array().unwrap();
+    assert!(spots.iter().any(|spot| spot.as_str().unwrap().contains("ld.global.u16")), "{spots:?}");
+    let difference = &report["against"]["differences"][0];
+    assert_eq!(difference["nan_on_one_side"], 0);
+    let (largest, of) =
+        (difference["largest"].as_f64().unwrap(), difference["largest_value"].as_f64().unwrap());
+    // 64 sums in f32 on each side.
+    assert!(largest <= 128.0 * of * f64::from(f32::EPSILON), "{largest} of {of}");
+}
+
 #[test]
 fn a_foreign_kernel_that_is_wrong_differs() {
     if !kernels() {

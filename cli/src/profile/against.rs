@@ -81,8 +81,9 @@ impl Foreign {
         device: &Device,
         prepared: &Prepared,
         extents: &[(&'static str, i64)],
+        schedule: Schedule,
     ) -> Result<Against, String> {
-        self.go(device, prepared, extents).map_err(|e| format!("{}: {e}", self.path.display()))
+        self.go(device, prepared, extents, schedule).map_err(|e| format!("{}: {e}", self.path.display()))
     }
 
     fn go(
@@ -90,6 +91,7 @@ impl Foreign {
         device: &Device,
         prepared: &Prepared,
         extents: &[(&'static str, i64)],
+        schedule: Schedule,
     ) -> Result<Against, String> {
         let card = device.card();
         // Its host code may have asked for clusters of more than eight blocks.
@@ -144,7 +146,7 @@ impl Foreign {
             cluster: self.adapter.cluster.as_ref().map_or(Ok([1; 3]), |c| names.triple("cluster", c))?,
             shared_bytes: self.adapter.shared.as_ref().map_or(Ok(0), |s| names.size("shared", s))?,
             params: &parameters,
-            schedule: Schedule { profile: true, in_flight: InFlight::Compatible, ..Schedule::default() },
+            schedule: Schedule { in_flight: InFlight::Compatible, ..schedule },
         };
         let report = machine.launch(&self.module, &launch).map_err(|fault| fault.to_string())?;
         let profile = report.profile.ok_or("the launch was not profiled")?;

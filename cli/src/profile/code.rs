@@ -105,3 +105,15 @@ pub fn machine_code(cubin: &[u8], entry: &str) -> Result<MachineCode, String> {
         loops: sass::loops(&code),
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_no_cubin_is_refused() {
+        assert!(resources(b"junk", "k").unwrap_err().contains("damaged"));
+        let own = std::fs::read(std::env::current_exe().unwrap()).unwrap();
+        assert!(resources(&own, "k").unwrap_err().contains("another machine"));
+    }
+}

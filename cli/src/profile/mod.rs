@@ -37,6 +37,9 @@ pub struct Options {
     /// How many of the hottest PTX lines are shown
     #[arg(long, default_value_t = 12)]
     lines: usize,
+    /// Do not look for uninitialised data and races; for kernels that do not care
+    #[arg(long)]
+    unchecked: bool,
     /// Also run this PTX on the same operands and compare; a .cubin beside it is looked at for registers
     #[arg(long, value_name = "FILE.ptx")]
     against: Option<PathBuf>,
@@ -84,17 +87,18 @@ pub fn run(options: &Options) -> Result<bool, String> {
         Some(ptx) => Some(against::Foreign::load(ptx, options.adapter.as_deref(), options.entry.as_deref())?),
     };
 
+    let schedule = Schedule { profile: true, checks: !options.unchecked, ..Schedule::default() };
     let device = Device::simulated(card).map_err(|e| e.to_string())?;
     let case = (operation.case)(&extents);
     let prepared = (case.prepare)(&device).map_err(|e| format!("{}: {e}", case.name))?;
-    device.set_schedule(Schedule { profile: true, ..Schedule::default() }).map_err(|e| e.to_string())?;
+    device.set_schedule(schedule).map_err(|e| e.to_string())?;
     device.clear_records();
     (prepared.launch)(&device.stream()).map_err(|e| format!("{}: {e}", case.name))?;
     let mut report = Report::new(&device, &case, &prepared)?;
     if let Some(foreign) = &foreign {
         let named: Vec<_> =
             operation.extents.iter().zip(&extents).map(|((name, _), value)| (*name, *value as i64)).collect();
-        report.against = Some(foreign.run(&device, &prepared, &named)?);
+        report.against = Some(foreign.run(&device, &prepared, &named, schedule)?);
     }
     if options.json {
         println!("{}", json::of(&report, options.lines));
