@@ -5,5 +5,7 @@
 mod driver;
 #[cfg(all(feature = "cuda", target_os = "linux"))]
 mod harness;
+#[cfg(feature = "sim")]
+mod profiles;
 mod streams;
 mod tensors;
