@@ -14,7 +14,5 @@ fn main() {
     }
     println!("cargo::rerun-if-changed=build.rs");
     let commit = git(&["rev-parse", "--short=12", "HEAD"]).unwrap_or_else(|| "unknown".to_owned());
-    let changed =
-        git(&["status", "--porcelain", "--untracked-files=no"]).is_some_and(|files| !files.is_empty());
-    println!("cargo::rustc-env=NARROWGAUGE_COMMIT={commit}{}", if changed { " with changes" } else { "" });
+    println!("cargo::rustc-env=NARROWGAUGE_COMMIT={commit}");
 }

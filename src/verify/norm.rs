@@ -99,7 +99,7 @@ pub fn check(device: &Device, problem: &Problem) -> Result<Evidence, String> {
         .map_err(text)?;
     let (want, bound) = problem.expected(&x, &weight);
     let got = out.finish("norm", &mut evidence)?;
-    evidence.within("norm", &widen(&got), &want, &bound)?;
+    evidence.within_rounded("norm", &widen(&got), &want, &bound)?;
     Ok(evidence)
 }
 
@@ -128,7 +128,7 @@ pub fn check_quantized(device: &Device, problem: &Problem) -> Result<Evidence, S
     launch(&only_codes, false)?;
     let got = out.finish("norm", &mut evidence)?;
     let (want, bound) = problem.expected(&x, &weight);
-    evidence.within("norm", &widen(&got), &want, &bound)?;
+    evidence.within_rounded("norm", &widen(&got), &want, &bound)?;
     let wide: Vec<_> = got.iter().map(|x| x.to_f64()).collect();
     let want = quantization::quantize(&wide, problem.columns, problem.power_of_two);
     for codes in [codes, only_codes] {

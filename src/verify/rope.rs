@@ -99,7 +99,7 @@ pub fn check_rope(device: &Device, problem: &RopeProblem) -> Result<Evidence, St
         want.extend(values);
         bound.extend(bounds);
     }
-    evidence.within("queries", &got, &want, &bound)?;
+    evidence.within_rounded("queries", &got, &want, &bound)?;
     let outside = heads > 0 && positions.iter().any(|position| !known(*position));
     let status = if outside { NG_STATUS_BAD_POSITION } else { 0 };
     exact("status", &[stream.status().map_err(text)?.bits()], &[status])?;
@@ -176,7 +176,7 @@ pub fn check_cache_write(device: &Device, problem: &CacheProblem) -> Result<Evid
         )?;
         let (want, bound) = rotated(&key[token * ROPE..][..ROPE], position, &parameters);
         let rotary: Vec<_> = row[LATENT..].iter().map(|x| x.to_f32()).collect();
-        evidence.within(&format!("key of token {token}"), &rotary, &want, &bound)?;
+        evidence.within_rounded(&format!("key of token {token}"), &rotary, &want, &bound)?;
         row.fill(untouched);
     }
     exact("other rows", &bits(&got), &vec![u32::from(untouched.to_bits()); got.len()])?;

@@ -137,17 +137,17 @@ impl Report {
         let built = narrowgauge::device::kernels();
         let ran = built.iter().filter(|kernel| self.kernels.contains(**kernel)).count();
         let breadth = format!(
-            "{} cases × {} seeds (from {}) × {} {} = {runs} runs; {ran} of {} kernels ran",
+            "{} cases × seeds {} to {} × {} {} = {runs} runs; {ran} of {} kernels ran",
             self.results.len(),
-            self.seeds.end - self.seeds.start,
             self.seeds.start,
+            self.seeds.end - 1,
             self.policies,
             if self.simulated { "completion policies" } else { "device" },
             built.len()
         );
         let accuracy = format!(
-            "mismatches {wrong}; {} elements exact, {} as the tensor core is modelled, {} within their bounds (largest \
-             error {:.3} of the bound, 99.9 % below {:.3}), {} rows by projection; cases that prove nothing {doubtful}",
+            "mismatches {wrong}; {} elements exact, {} as the tensor core is modelled, {} within their bounds (f32 results: \
+             largest error {:.3} of the bound, 99.9 % below {:.3}), {} rows by projection; cases that prove nothing {doubtful}",
             all.exact,
             all.modelled,
             all.bounded,
@@ -157,12 +157,12 @@ impl Report {
         );
         let determinism = format!(
             "{repetitions} repeated runs, {differing} with other bits; {} elements equal between related runs (batch \
-             invariance, permutations, graphs against calls), 0 different",
+             invariance, permutations, graphs against calls)",
             all.repeated
         );
         let mut memory = format!("{} canaries around outputs intact", all.canaries);
         if self.simulated {
-            memory += "; every access checked for bounds, alignment and definedness, 0 faults";
+            memory += "; every access checked for bounds, alignment and definedness (a fault is a mismatch)";
         }
         let mut lines = vec![
             ("breadth", breadth),

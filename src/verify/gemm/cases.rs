@@ -160,6 +160,24 @@ fn properties(device: &Device, seed: u64) -> Outcome {
     Ok(all)
 }
 
+/// Every compiled variant, on shapes that are ragged in every direction.
+fn every_variant(device: &Device, seed: u64) -> Outcome {
+    let mut all = Evidence::default();
+    for (tile, values) in Tile::ALL.iter().zip(Values::ALL.into_iter().cycle().skip(seed as usize % 4)) {
+        let tile = Some(*tile);
+        let dense = Fp8Check { rows: Rows::Dense(67), n: 136, k: 272, tile, values, seed, ..DENSE };
+        let grouped = Fp8Check { rows: Rows::Groups(&[1, 0, 66]), ..dense };
+        let single = Bf16Check { m: 67, n: 136, k: 136, tile, values, seed, ..BF16 };
+        for check in [dense, grouped] {
+            all.add(&check.check::<f32>(device)?);
+            all.add(&check.check::<bf16>(device)?);
+        }
+        all.add(&single.check::<f32>(device)?);
+        all.add(&single.check::<bf16>(device)?);
+    }
+    Ok(all)
+}
+
 fn invariance(device: &Device, seed: u64) -> Outcome {
     let counts: &[usize] =
         if device.is_simulated() { &[2, 17, 33, 128, 257] } else { &[2, 17, 33, 128, 257, 1024, 4096] };
@@ -217,6 +235,7 @@ pub(in crate::verify) fn cases() -> Vec<Case> {
             Bf16Check { batch: Some(8), m: 3, n: 512, k: 128, interleaved: true, seed, ..BF16 }
                 .check::<bf16>(device)
         }),
+        case!("every tile, input and output", |device, seed| every_variant(device, seed)),
         case!("FP8, a drawn shape", |device, seed| drawn_dense(device, seed)),
         case!("FP8 grouped, a drawn shape", |device, seed| drawn_grouped(device, seed)),
         case!("bf16, a drawn shape", |device, seed| drawn_bf16(device, seed)),

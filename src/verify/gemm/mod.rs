@@ -146,7 +146,10 @@ fn compare<T: Checked + Default>(
         return evidence.exact(name, got, &want);
     }
     let got: Vec<f32> = got.iter().map(|value| value.widen()).collect();
-    evidence.within(name, &got, &want.values, &want.bounds)
+    match T::ROUNDING {
+        Rounding::F32 => evidence.within(name, &got, &want.values, &want.bounds),
+        Rounding::Bf16 => evidence.within_rounded(name, &got, &want.values, &want.bounds),
+    }
 }
 
 /// The second oracle: `model` gives the sums, which round to the output's type as the kernel's do.

@@ -240,7 +240,7 @@ impl AttentionInputs {
         let mut got = self.run(device, splits)?;
         let want = self.expected();
         let bounds = self.bounds(splits.unwrap_or(1));
-        got.evidence.within("output", &widened(&got.output), &want.output, &bounds.output)?;
+        got.evidence.within_rounded("output", &widened(&got.output), &want.output, &bounds.output)?;
         got.evidence.within("lse", &got.lse, &want.lse, &bounds.lse)?;
         Ok(got)
     }

@@ -169,7 +169,7 @@ impl Attentions<'_> {
                     .flat_map(|seen| value.iter().map(move |x| if seen { x.to_f64() } else { 0.0 }))
                     .collect();
                 let bounds = changed.bounds(self.splits.unwrap_or(1)).output;
-                evidence.within("equal values", &widened(&again.output), &want, &bounds)?;
+                evidence.within_rounded("equal values", &widened(&again.output), &want, &bounds)?;
             }
             Property::Between => between(evidence, &inputs, &got, self.splits.unwrap_or(1))?,
             Property::Splits => {
@@ -179,7 +179,7 @@ impl Attentions<'_> {
                     let bounds = [inputs.bounds(splits), inputs.bounds(self.splits.unwrap_or(1))];
                     let bound: Vec<f64> =
                         bounds[0].output.iter().zip(&bounds[1].output).map(|(a, b)| a + b).collect();
-                    evidence.within("other splits", &widened(&again.output), &want, &bound)?;
+                    evidence.within_rounded("other splits", &widened(&again.output), &want, &bound)?;
                     same(evidence, &inputs.run(self.device, Some(splits))?, &again)?;
                 }
             }
@@ -235,7 +235,7 @@ impl Attentions<'_> {
                 bound.push(whole.output[d] + errors + spread);
             }
         }
-        evidence.within("joined halves", &widened(&got.output), &want, &bound)
+        evidence.within_rounded("joined halves", &widened(&got.output), &want, &bound)
     }
 }
 
@@ -263,10 +263,7 @@ fn between(
             reach.push((high - low) / 2.0 + bounds[at * 512 + d]);
         }
     }
-    // Most answers are far inside: their distance to the middle says nothing about errors.
-    crate::verify::within("between the values", &widened(&got.output), &middle, &reach)?;
-    evidence.bounded += middle.len() as u64;
-    Ok(())
+    evidence.within_rounded("between the values", &widened(&got.output), &middle, &reach)
 }
 
 /// What a row of the answer sees, by its number in `[batch, tokens, heads]`.

@@ -182,7 +182,7 @@ pub fn check_combine(device: &Device, problem: &CombineProblem) -> Result<Eviden
         }
     }
     let got: Vec<_> = got.iter().map(|x| x.to_f32()).collect();
-    evidence.within("sums", &got, &want, &bound)?;
+    evidence.within_rounded("sums", &got, &want, &bound)?;
     device.stream().status().map(drop).map_err(text)?;
     Ok(evidence)
 }

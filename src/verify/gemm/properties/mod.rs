@@ -131,5 +131,5 @@ fn close<T: Checked>(
     bounds: [&[f64]; 2],
 ) -> Result<(), String> {
     let bound: Vec<f64> = bounds[0].iter().zip(bounds[1]).map(|(a, b)| a + b).collect();
-    evidence.within(name, &widen(got), want, &bound)
+    evidence.within_rounded(name, &widen(got), want, &bound)
 }
