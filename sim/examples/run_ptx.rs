@@ -11,6 +11,8 @@
 //! cluster 1 1 1                     blocks of a cluster
 //! shared 65536                      bytes of dynamic shared memory
 //! schedule late 7                   eager, random or late completion of asynchronous operations, and a seed
+//! races off                         data races and missing fences are no faults: some kernels rely on what the
+//!                                   hardware orders though PTX does not
 //! fp8 exact                         FP8 wgmma accumulates in f32 rather than as Hopper does
 //! buffer a a.bin                    device memory with the bytes of a file
 //! buffer c 4096                     device memory of so many uninitialised bytes
@@ -110,6 +112,7 @@ fn statement(job: &mut Job, words: &[&str]) -> Result<(), Failure> {
             job.schedule.seed = seed.parse()?;
             (job.schedule.tma, job.schedule.wgmma) = (policy, policy);
         }
+        ["races", "off"] => job.schedule.races = false,
         ["fp8", "exact"] => job.schedule.fp8 = Fp8Accumulation::ExactF32,
         ["buffer", name, size, rest @ ..] => {
             let contents = match (size.parse(), rest) {

@@ -2,7 +2,7 @@
 
 use super::{Grid, Step};
 use crate::fault::FaultKind;
-use crate::lower::program::{Mma, S32};
+use crate::lower::program::{Dst, Mma, S32};
 use crate::mma;
 use crate::row::Row;
 
@@ -16,8 +16,11 @@ impl Grid<'_> {
         self.counters.tensor_macs += (op.shape.rows * 8 * op.shape.depth) as u64;
         let clean = [&sa, &sb, &sc].iter().all(|s| s.iter().flatten().all(|&s| s == 0));
         let shadows = (!clean && self.schedule.checks).then(|| mma::undefined(&op.shape, &sa, &sb, &sc));
-        for (i, &register) in op.d.iter().enumerate() {
-            self.put32(w, register, &d[i], mask, shadows.as_ref().map(|s| &s[i]))?;
+        for (i, &to) in op.d.iter().enumerate() {
+            // A result that nobody wants is dropped.
+            if let Dst::R32(register) = to {
+                self.put32(w, register, &d[i], mask, shadows.as_ref().map(|s| &s[i]))?;
+            }
         }
         Ok(())
     }

@@ -28,7 +28,7 @@ mod wgmma;
 
 use crate::counters::Counters;
 use crate::fault::{Fault, FaultKind};
-use crate::lower::program::Program;
+use crate::lower::program::{Kind, Program, Special};
 use crate::machine::{Launch, Report};
 use crate::memory::global::Global;
 use crate::memory::shared::Shared;
@@ -58,6 +58,9 @@ impl From<FaultKind> for Trouble {
     }
 }
 
+/// Size and barrier word.
+const WORKSPACE_BYTES: u64 = 8;
+
 type Step<T> = Result<T, Trouble>;
 
 /// A launch that runs: what all of its blocks share, and the blocks that are on the card.
@@ -78,6 +81,8 @@ pub(crate) struct Grid<'a> {
     dynamic_shared: u32,
     /// The card's memory while this launch runs.
     global: Global,
+    /// Where the blocks count for a grid-wide barrier, while the launch runs.
+    workspace: Option<u64>,
     /// Warps of a block.
     per_block: usize,
     /// Of every resident block: those of slot `s` begin at `s * per_block`.
@@ -172,6 +177,7 @@ impl<'a> Grid<'a> {
             explicit_cluster: launch.cluster != [1; 3] || program.required_cluster.is_some(),
             dynamic_shared: launch.shared_bytes,
             global: Global::default(),
+            workspace: None,
             per_block: launch.block.iter().product::<u32>().div_ceil(32) as usize,
             warps: Vec::new(),
             blocks: Vec::new(),
@@ -196,10 +202,30 @@ impl<'a> Grid<'a> {
 
     /// Runs on the card's memory as far as the launch can go.
     fn run(&mut self, global: &mut Global) -> Result<Outcome, Box<Fault>> {
+        if self.workspace.is_none() && self.has_grid_barrier() {
+            let address = global.alloc(WORKSPACE_BYTES);
+            global.fill(address, WORKSPACE_BYTES, 0);
+            self.workspace = Some(address);
+        }
         std::mem::swap(&mut self.global, global);
         let result = self.advance();
         std::mem::swap(&mut self.global, global);
+        if !matches!(result, Ok(Outcome::Parked))
+            && let Some(address) = self.workspace.take()
+        {
+            global.free(address);
+        }
         result
+    }
+
+    /// The kernel asks for the workspace of a cooperative launch, and all of its blocks fit the card at once.
+    fn has_grid_barrier(&self) -> bool {
+        self.residents.all_fit()
+            && self
+                .program
+                .ops
+                .iter()
+                .any(|op| matches!(op.kind, Kind::Special { which: Special::GridWorkspace(_), .. }))
     }
 
     fn report(mut self) -> Report {

@@ -60,6 +60,11 @@ impl Residents {
         }
     }
 
+    /// Every cluster of the grid can be on the card at once.
+    pub(super) fn all_fit(&self) -> bool {
+        self.clusters <= self.most as u64
+    }
+
     pub(super) fn count(&self) -> usize {
         self.now
     }

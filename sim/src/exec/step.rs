@@ -522,23 +522,31 @@ impl Grid<'_> {
             Special::LanemaskGe => lanes(&|i| !((1 << i) - 1)),
             Special::Clock => [self.clock; 32],
             Special::ClockHigh => [self.clock >> 32; 32],
+            Special::GridWorkspace(half) => same((self.workspace.unwrap_or(0) >> (32 * half)) as u32),
             Special::DynamicShared => same(self.dynamic_shared),
             Special::TotalShared => same(block.shared.data.len() as u32),
         }
     }
 
-    /// The member mask of a warp-wide operation; it must name every lane that executes it.
-    fn members(&self, w: usize, members: S32, mask: u32) -> Step<u32> {
+    /// The member mask of a warp-wide operation; it must name every lane that executes it. Hardware goes on when it does
+    /// not, as if it had.
+    fn members(&mut self, w: usize, members: S32, mask: u32) -> Step<u32> {
         let row = self.sure32(w, members, mask, "a member mask")?;
-        for i in 0..32 {
-            if mask >> i & 1 == 1 && row[i] >> i & 1 == 0 {
-                return Err(Trouble {
-                    kind: FaultKind::Divergence { present: mask, wanted: row[i] },
-                    lane: Some(i as u32),
-                });
-            }
+        let wanted = row[mask.trailing_zeros() as usize];
+        let Some(lane) = (0..32).find(|&i| mask >> i & 1 == 1 && row[i] >> i & 1 == 0) else {
+            return Ok(wanted);
+        };
+        if self.schedule.in_flight == InFlight::Strict {
+            let kind = FaultKind::Divergence { present: mask, wanted: row[lane] };
+            return Err(Trouble { kind, lane: Some(lane as u32) });
         }
-        Ok(row[mask.trailing_zeros() as usize])
+        let op = &self.program.ops[self.current_pc as usize];
+        let opcode = &self.program.opcodes[op.opcode as usize];
+        self.warnings.insert(format!(
+            "{opcode} (PTX line {}) by lanes that its member mask {:#x} does not name",
+            op.line, row[lane]
+        ));
+        Ok(wanted | mask)
     }
 
     /// Lanes that execute a warp-wide operation together, or none while some are missing.

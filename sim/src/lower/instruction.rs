@@ -87,7 +87,8 @@ impl Lowering<'_> {
             ("call", _) => Kind::Nothing,
             ("ret", _) if !function.entry => Kind::Return,
             ("ret" | "exit", _) => Kind::Exit,
-            ("trap", _) => Kind::Trap,
+            // A breakpoint without a debugger ends the kernel too.
+            ("trap" | "brkpt", _) => Kind::Trap,
             _ => return self.unknown(i),
         };
         Ok((kind, Class::Control))

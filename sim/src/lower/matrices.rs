@@ -43,8 +43,8 @@ impl Lowering<'_> {
             }
         };
         let d = match d {
-            Operand::Vector(list) => list.iter().map(|r| self.d32(r)).collect::<Lowered<Vec<_>>>()?,
-            one => vec![self.d32(one)?],
+            Operand::Vector(list) => list.iter().map(|r| self.dst(r)).collect::<Lowered<Vec<_>>>()?,
+            one => vec![self.dst(one)?],
         };
         let (a, b, c) = (sources(a)?, sources(b)?, sources(c)?);
         if (a.len(), b.len(), c.len()) != shape.registers() || d.len() != c.len() {

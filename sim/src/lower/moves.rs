@@ -161,6 +161,9 @@ fn special(name: &str) -> Option<Special> {
         "%lanemask_gt" => Special::LanemaskGt,
         "%lanemask_ge" => Special::LanemaskGe,
         "%clock" | "%clock64" | "%globaltimer" | "%globaltimer_lo" => Special::Clock,
+        // As the driver sets them for a cooperative launch.
+        "%envreg1" => Special::GridWorkspace(1),
+        "%envreg2" => Special::GridWorkspace(0),
         "%clock_hi" | "%globaltimer_hi" => Special::ClockHigh,
         "%cluster_ctarank" => Special::ClusterCtarank,
         "%cluster_nctarank" => Special::ClusterNctarank,

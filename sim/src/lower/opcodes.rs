@@ -32,7 +32,7 @@ const TABLE: &[(Family, &[&str])] = &[
     (Move, &["createpolicy", "cvta", "getctarank", "isspacep", "mapa", "mov", "prefetch", "prefetchu"]),
     (Convert, &["cvt"]),
     (Transfer, &["atom", "ld", "ldmatrix", "ldu", "red", "st", "stmatrix"]),
-    (Control, &["bra", "brx", "call", "exit", "ret", "trap"]),
+    (Control, &["bra", "brkpt", "brx", "call", "exit", "ret", "trap"]),
     (
         Sync,
         &[

@@ -164,6 +164,8 @@ pub(crate) enum Special {
     LanemaskGe,
     Clock,
     ClockHigh,
+    /// Half of the address of the grid's workspace, 0 the lower.
+    GridWorkspace(u32),
     ClusterCtaid(usize),
     ClusterNctaid(usize),
     ClusterCtarank,
@@ -667,7 +669,7 @@ pub(crate) enum Copy {
 #[derive(Debug)]
 pub(crate) struct Mma {
     pub(crate) shape: crate::mma::Shape,
-    pub(crate) d: Vec<u32>,
+    pub(crate) d: Vec<Dst>,
     pub(crate) a: Vec<S32>,
     pub(crate) b: Vec<S32>,
     pub(crate) c: Vec<S32>,

@@ -36,6 +36,25 @@ fn a_barrier_over_the_grid_opens() {
     }
 }
 
+/// The driver's workspace of a cooperative launch: its address in two registers, its barrier word zero, and nowhere where
+/// the blocks do not all fit the card.
+#[test]
+fn a_cooperative_launch_has_a_workspace() {
+    let find = "mov.u32 %r0, %envreg2; mov.u32 %r1, %envreg1; mov.b64 %rd0, {%r0, %r1};";
+    let body = format!(
+        "{find} setp.eq.u32 %p0, %t, 0; @!%p0 bra JOIN; membar.gl; atom.add.gpu.u32 %r2, [%rd0+4], 1;
+        SPIN: ld.acquire.gpu.u32 %r2, [%rd0+4]; setp.ne.u32 %p1, %r2, 6; @%p1 bra SPIN;
+        mul.wide.u32 %rd1, %b, 4; add.u64 %rd1, %out, %rd1; st.global.u32 [%rd1], %r2; JOIN: bar.sync 0;"
+    );
+    let out = Case::new(&body).blocks(6).every_output();
+    assert_eq!(out[..7], [6, 6, 6, 6, 6, 6, 0]);
+    let body = format!("{find} st.global.u64 [%out], %rd0;");
+    let small = CardProfile { sms: 1, ..CardProfile::H20 };
+    let case =
+        Case::new(&body).blocks(3).threads(1024).schedule(Schedule { races: false, ..Schedule::default() });
+    assert_eq!(Case { profile: small, ..case }.output()[..2], [0, 0]);
+}
+
 #[test]
 fn a_plain_load_that_spins_is_served_too() {
     let body = grid_barrier(4, "ld.global.u32 %r1, [%out];");

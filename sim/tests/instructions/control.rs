@@ -260,6 +260,8 @@ fn scopes_of_inline_assembly_repeat_their_labels() {
 fn traps_and_undecided_branches_are_faults() {
     let wrong = rig("setp.eq.u32 %p0, %t, 9;\n @%p0 trap;").fault("@%p0 trap");
     assert_eq!((wrong.kind.clone(), wrong.lane), (FaultKind::Trap, Some(9)));
+    let wrong = rig("brkpt;").fault("brkpt");
+    assert_eq!(wrong.kind, FaultKind::Trap);
     let wrong = rig("setp.eq.u32 %p0, %r9, 9;\n @%p0 bra END;\n mov.u32 %r1, 0;\n END:").fault("bra END");
     assert!(matches!(wrong.kind, FaultKind::Uninitialised { used_as: "a branch condition" }), "{wrong}");
     let wrong = rig("@%p7 st.global.u32 [%at], 1;").fault("@%p7");

@@ -1,7 +1,7 @@
 //! Lanes of a warp with each other: shuffles, votes, matches, reductions, elections, lane masks.
 
 use crate::rig::{lanes, rig};
-use narrowgauge_sim::FaultKind;
+use narrowgauge_sim::{FaultKind, InFlight, Schedule};
 
 /// The shuffle of the ISA's pseudocode: where lane `lane` takes its value from, and the predicate.
 fn source(mode: &str, lane: u32, b: u32, c: u32) -> (u32, bool) {
@@ -302,7 +302,15 @@ fn wrong_member_masks_are_faults() {
     ] {
         let wrong = rig(&format!("setp.eq.u32 %p0, %t, 0;\n {line}")).fault(line);
         assert_eq!(wrong.kind, FaultKind::Divergence { present, wanted }, "{line}");
+        // Hardware goes on, and so does the mode for others' kernels.
+        let compatible = Schedule { in_flight: InFlight::Compatible, ..Schedule::default() };
+        let ran = rig(&format!("setp.eq.u32 %p0, %t, 0;\n {line}")).schedule(compatible).run().unwrap();
+        let [warning] = ran.report.warnings.as_slice() else { panic!("{:?}", ran.report.warnings) };
+        assert!(warning.contains(&format!("{wanted:#x}")), "{warning}");
     }
+    let body = "shfl.sync.bfly.b32 %r0, %t, 1, 31, 0x11111111;\n st.global.u32 [%at], %r0;";
+    let compatible = Schedule { in_flight: InFlight::Compatible, ..Schedule::default() };
+    assert_eq!(rig(body).schedule(compatible).out(), lanes(|i| i ^ 1));
     // A member that never comes: everybody waits.
     let wrong = rig("setp.lt.u32 %p0, %t, 16;
         @%p0 bra LOW;
