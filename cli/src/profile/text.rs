@@ -7,6 +7,17 @@ use narrowgauge::sim::Class;
 use narrowgauge::sim::profiler::{Counts, RoleProfile};
 use std::fmt::Write;
 
+/// Hot spots of one kernel that are shown.
+const MOST_SPOTS: usize = 6;
+
+/// A text of at most so many characters: names of C++ templates have no end.
+fn short(text: &str, most: usize) -> String {
+    if text.chars().count() <= most {
+        return text.to_owned();
+    }
+    text.chars().take(most - 1).chain(['…']).collect()
+}
+
 /// The report with so many of the hottest lines.
 pub fn of(report: &Report, lines: usize) -> String {
     let mut out = format!("{} on {}: counts, never times\n", report.name, report.device);
@@ -42,7 +53,7 @@ fn operands(out: &mut String, traffic: &[Traffic]) -> std::fmt::Result {
 fn one(out: &mut String, kernel: &Kernel, lines: usize) -> std::fmt::Result {
     let profile = &kernel.profile;
     let product = |extents: [u32; 3]| extents.iter().map(|&extent| u64::from(extent)).product::<u64>();
-    writeln!(out, "\n{}", profile.kernel)?;
+    writeln!(out, "\n{}", short(&profile.kernel, 100))?;
     write!(
         out,
         "  {} blocks of {} threads, {} bytes of shared memory",
@@ -89,8 +100,12 @@ fn one(out: &mut String, kernel: &Kernel, lines: usize) -> std::fmt::Result {
         number(profile.bank_conflicts()),
         number(profile.waits())
     )?;
-    for spot in profile.hot_spots() {
+    let spots = profile.hot_spots();
+    for spot in spots.iter().take(MOST_SPOTS) {
         writeln!(out, "  {spot}")?;
+    }
+    if spots.len() > MOST_SPOTS {
+        writeln!(out, "  and {} more like these", spots.len() - MOST_SPOTS)?;
     }
     if lines > 0 {
         write!(out, "\n{}", hottest(kernel, lines).text("  "))?;
@@ -163,7 +178,6 @@ fn hottest(kernel: &Kernel, most: usize) -> Table {
     let mut table = Table::new(&head);
     for line in kernel.hottest(most) {
         let text: String = kernel.line(line.line).split_whitespace().collect::<Vec<_>>().join(" ");
-        let short: String = text.chars().take(72).collect();
         table.row([
             line.line.to_string(),
             count(line.executions),
@@ -173,7 +187,7 @@ fn hottest(kernel: &Kernel, most: usize) -> Table {
             count(line.bank_conflicts),
             count(line.waits),
             count(line.tensor_macs),
-            short,
+            short(&text, 72),
         ]);
     }
     table
