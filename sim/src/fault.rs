@@ -125,6 +125,8 @@ pub enum FaultKind {
         /// Register name.
         register: String,
     },
+    /// A thread or a block ends with something of it in flight.
+    Exit(String),
     /// Misuse of `setmaxnreg`.
     Registers(String),
     /// Misuse of a barrier.
@@ -206,6 +208,7 @@ impl fmt::Display for FaultKind {
             | Self::Cluster(what)
             | Self::Dependency(what)
             | Self::Descriptor(what)
+            | Self::Exit(what)
             | Self::Registers(what) => f.write_str(what),
             Self::Deadlock(who) => write!(f, "deadlock: {who}"),
             Self::StepLimit { limit, spinning } => {

@@ -140,7 +140,9 @@ impl Grid<'_> {
             _ => return,
         };
         if shared {
-            self.counters.bank_conflicts += u64::from(extra_wavefronts(addresses, mask, bytes));
+            let (phases, extra) = wavefronts(addresses, mask, bytes);
+            self.hotspots.shared(self.current_pc, phases, phases + extra);
+            self.counters.bank_conflicts += u64::from(extra);
             return;
         }
         let mut sectors = [0u64; 32];
@@ -160,6 +162,7 @@ impl Grid<'_> {
             list.sort_unstable();
             count = 1 + list.windows(2).filter(|p| p[0] != p[1]).count();
         }
+        self.hotspots.global(self.current_pc, (mask.count_ones() * bytes).div_ceil(32), count as u32);
         self.profile_sectors(&sectors[..length], store, mask.count_ones() * bytes);
         if store {
             self.counters.store_sectors += count as u64;
@@ -446,14 +449,14 @@ fn undefined_bytes(shadow: u64, count: usize) -> u32 {
     (0..count).fold(0, |m, i| m | u32::from(shadow >> (8 * i) & 0xff != 0) << i)
 }
 
-/// Wavefronts beyond one per phase: 32 lanes of up to 4 bytes, 16 of 8, 8 of 16 make a phase.
-fn extra_wavefronts(addresses: &Row64, mask: u32, bytes: u32) -> u32 {
+/// Phases with an access, and wavefronts beyond one for each: 32 lanes of up to 4 bytes, 16 of 8, 8 of 16 make a phase.
+fn wavefronts(addresses: &Row64, mask: u32, bytes: u32) -> (u32, u32) {
     let lanes = match bytes {
         0..=4 => 32,
         8 => 16,
         _ => 8,
     };
-    let mut extra = 0;
+    let (mut phases, mut extra) = (0, 0);
     for phase in (0..32).step_by(lanes) {
         let words = (bytes as usize / 4).max(1);
         let mut seen: [u64; 32] = [u64::MAX; 32];
@@ -482,7 +485,9 @@ fn extra_wavefronts(addresses: &Row64, mask: u32, bytes: u32) -> u32 {
                 hits[(at % 32) as usize] += u32::from(i == 0 || all[i - 1] != at);
             }
         }
-        extra += hits.iter().max().map_or(0, |&most| most.saturating_sub(1));
+        let most = hits.iter().max().copied().unwrap_or(0);
+        phases += most.min(1);
+        extra += most.saturating_sub(1);
     }
-    extra
+    (phases, extra)
 }

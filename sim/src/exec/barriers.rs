@@ -167,6 +167,7 @@ impl Grid<'_> {
         let before = barrier.phase();
         barrier.arrive(1).map_err(|e| misuse(e, lane))?;
         if barrier.phase() != before {
+            self.race_barrier_turn(slot, address);
             self.wake(slot, address);
         }
         Ok(())

@@ -55,6 +55,7 @@ impl Grid<'_> {
                         self.expect_arrival(slot, address, lane)?;
                     }
                 }
+                self.race_count_copies(w, &barriers)?;
                 self.enqueue(w, mask, What::Arrive { barriers })
             }
         }
@@ -97,6 +98,7 @@ impl Grid<'_> {
             shared.defined.put(at, *bytes as usize, false);
             offsets[lane] = at as u32;
         }
+        self.race_issue_copies(w, mask, &offsets, &sources, *bytes, &sizes)?;
         let reading = (0..32).filter(|&i| mask >> i & 1 == 1 && sizes[i] > 0).fold(0, |m, i| m | 1 << i);
         if reading != 0 {
             self.count_access(Space::Global, &sources, reading, *bytes, false);
@@ -129,6 +131,7 @@ impl Grid<'_> {
                 index += 1;
             }
         }
+        self.race_wait_copies(w, mask, limits);
         Ok(())
     }
 

@@ -12,8 +12,10 @@ mod cluster;
 mod convert;
 mod copies;
 mod dependent;
+mod hotspots;
 mod mma;
 mod operands;
+mod pool;
 mod profiling;
 mod races;
 mod registers;
@@ -98,6 +100,7 @@ pub(crate) struct Grid<'a> {
     counters: Counters,
     recorder: Option<Box<Recorder>>,
     warnings: BTreeSet<String>,
+    hotspots: hotspots::Hotspots,
     /// None where races are not checked.
     races: Option<Box<races::Sanitizer>>,
     /// Warp and operation to blame for the next fault, if not those that run.
@@ -189,6 +192,7 @@ impl<'a> Grid<'a> {
             counters: Counters::default(),
             recorder: launch.schedule.profile.then(|| Box::new(Recorder::new(program))),
             warnings: BTreeSet::new(),
+            hotspots: hotspots::Hotspots::new(program.ops.len()),
             races: None,
             blame: None,
             current_pc: 0,
@@ -229,6 +233,7 @@ impl<'a> Grid<'a> {
     }
 
     fn report(mut self) -> Report {
+        self.warn_of_hotspots();
         if self.races.as_ref().is_some_and(|s| s.exhausted()) {
             self.warnings
                 .insert("races were checked in the first part of the launch only: too many accesses".into());

@@ -23,6 +23,9 @@ pub(crate) struct File<T> {
     pub(crate) values: Vec<[T; 32]>,
     pub(crate) states: Vec<u8>,
     shadows: Vec<[T; 32]>,
+    /// `wgmma.fence` so far, and how many there had been when each register was last written.
+    fences: u32,
+    stamps: Vec<u32>,
 }
 
 /// A register number that a wgmma in flight holds.
@@ -37,11 +40,15 @@ macro_rules! file {
                     values: vec![[0; 32]; count],
                     states: vec![UNDEFINED; count],
                     shadows: vec![[0; 32]; count],
+                    fences: 0,
+                    stamps: vec![0; count],
                 }
             }
 
             pub(crate) fn reset(&mut self) {
                 self.states.fill(UNDEFINED);
+                self.fences = 0;
+                self.stamps.fill(0);
             }
 
             /// Undefined bits of a register.
@@ -79,6 +86,7 @@ macro_rules! file {
                 if state >= IN_FLIGHT {
                     return Err(Held(register));
                 }
+                self.stamps[at] = self.fences;
                 if mask == FULL && undefined.is_none() {
                     self.values[at] = *row;
                     self.states[at] = DEFINED;
@@ -108,6 +116,18 @@ macro_rules! file {
 
 file!(u32, Row);
 file!(u64, Row64);
+
+impl File<u32> {
+    /// `wgmma.fence`.
+    pub(crate) fn fence(&mut self) {
+        self.fences += 1;
+    }
+
+    /// Whether a register was written since the last fence, or there was none.
+    pub(crate) fn unfenced(&self, register: u32) -> bool {
+        self.stamps[register as usize] == self.fences
+    }
+}
 
 /// Predicates: a bit per lane, and which lanes are defined.
 #[derive(Debug, Clone, Copy, Default)]

@@ -58,6 +58,7 @@ impl Grid<'_> {
                         None => format!("mbarrier {at:#x}"),
                     },
                     Wait::Lanes(members) => format!("lanes {members:#010x}"),
+                    Wait::Registers(count) => self.registers_left(warp.slot, *count),
                     Wait::Warpgroup => "the other warps of its warpgroup".into(),
                     Wait::Dependency => "the launch before it".into(),
                     Wait::ClusterBarrier => self.cluster_state(warp.slot),

@@ -159,6 +159,7 @@ impl Grid<'_> {
             }
             self.warnings.insert(what);
         }
+        self.race_unwatched(slot)?;
         let block = &self.blocks[slot];
         let own = block.loads.iter().filter(|load| load.uses(slot)).count();
         if own > 0 {

@@ -80,6 +80,7 @@ impl Grid<'_> {
                     }
                 }
                 Kind::Exit => {
+                    self.leaves_nothing(w, mask)?;
                     split.mask &= !mask;
                     split.pc += 1;
                     let gone = split.mask == 0;
@@ -437,7 +438,7 @@ impl Grid<'_> {
             Kind::Mma(mma) => self.multiply_synchronously(w, mask, mma)?,
             Kind::Transpose { d, a } => self.transpose(w, mask, *d, *a)?,
             Kind::Copy(copy) => self.copy(w, mask, copy)?,
-            Kind::RegisterCount => self.together(w, mask)?,
+            Kind::RegisterCount { count, more } => return self.set_registers(w, mask, *count, *more),
             Kind::GridWait if self.depends() => return Ok(Flow::Wait(Wait::Dependency)),
             Kind::GridWait => self.waited(w),
             Kind::GridRelease => {

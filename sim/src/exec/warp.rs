@@ -34,6 +34,8 @@ pub(crate) enum Wait {
     /// Other warps of the warpgroup.
     Warpgroup,
     ClusterBarrier,
+    /// So many registers a thread.
+    Registers(u32),
     /// The launch before it, in a chain.
     Dependency,
 }
@@ -73,6 +75,8 @@ pub(crate) struct Warp {
     pub(crate) bulk: HashMap<u32, BulkGroups>,
     /// Groups of `cp.async` that each lane has closed.
     pub(crate) copy_groups: Row64,
+    /// Registers of a thread, once `setmaxnreg` has said.
+    pub(crate) registers: Option<u32>,
     /// wgmma groups closed so far.
     pub(crate) wgmma_committed: u64,
     /// (group, operation) of every wgmma whose registers are still held.
@@ -103,6 +107,7 @@ impl Warp {
             local_defined: Bits::new(local),
             bulk: HashMap::new(),
             copy_groups: [0; 32],
+            registers: None,
             wgmma_committed: 0,
             wgmma_held: Vec::new(),
             cluster_arrived: [0; 2],
@@ -124,6 +129,7 @@ impl Warp {
         self.local_defined.put(0, len, false);
         self.bulk.clear();
         self.copy_groups = [0; 32];
+        self.registers = None;
         self.wgmma_committed = 0;
         self.wgmma_held.clear();
         self.cluster_arrived = [0; 2];

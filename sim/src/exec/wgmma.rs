@@ -8,7 +8,7 @@ use crate::fault::FaultKind;
 use crate::lower::program::{Kind, Op, Program, ScaleD, Wgmma, WgmmaA};
 use crate::memory::shared::{Shared, WINDOW};
 use crate::row::Row;
-use crate::schedule::{Fp8Accumulation, Policy};
+use crate::schedule::{Fp8Accumulation, InFlight, Policy};
 use crate::wgmma::{self as model, Kind as Elements, Operand, Which};
 use std::collections::VecDeque;
 
@@ -47,7 +47,10 @@ impl Grid<'_> {
             return Err(FaultKind::Divergence { present: mask, wanted: u32::MAX }.into());
         }
         match &op.kind {
-            Kind::WgmmaFence => Ok(Flow::Next),
+            Kind::WgmmaFence => {
+                self.warps[w].r32.fence();
+                Ok(Flow::Next)
+            }
             Kind::WgmmaCommit => {
                 self.warps[w].wgmma_committed += 1;
                 Ok(Flow::Next)
@@ -91,6 +94,7 @@ impl Grid<'_> {
                 value != 0
             }
         };
+        self.fenced(w, op)?;
         let arrival = Arrival { pc, a, b, scale_d, group: self.warps[w].wgmma_committed };
         let arrivals = &mut self.blocks[slot].warpgroups[group].arrivals;
         arrivals[member] = Some(arrival);
@@ -130,6 +134,20 @@ impl Grid<'_> {
             self.compute_next(slot, group)?;
         }
         Ok(Flow::Next)
+    }
+
+    /// Whether a fence came between the last writes of a wgmma's registers and the wgmma.
+    fn fenced(&mut self, w: usize, op: &Wgmma) -> Step<()> {
+        let a: &[u32] = if let WgmmaA::Registers(list) = &op.a { list } else { &[] };
+        let file = &self.warps[w].r32;
+        let Some(&register) = op.d.iter().chain(a).find(|&&r| file.unfenced(r)) else { return Ok(()) };
+        let register = self.program.names32[register as usize].clone();
+        if self.schedule.in_flight == InFlight::Compatible {
+            self.warnings.insert(format!("wgmma.fence is missing: {register} was touched before a wgmma"));
+        } else if self.schedule.checks {
+            return Err(FaultKind::NoFence { register }.into());
+        }
+        Ok(())
     }
 
     /// Checks what each warp reads of shared memory: all of B, and of A the rows that it multiplies.

@@ -216,6 +216,8 @@ impl<'a> Lowering<'a> {
             local_bytes: self.local,
             required_threads: directive("reqntid").map(triple),
             max_threads: directive("maxntid").map(|v| v.iter().fold(1u32, |all, n| all.saturating_mul(*n))),
+            registers: directive("maxnreg").and_then(|v| v.first().copied()),
+            least_blocks: directive("minnctapersm").and_then(|v| v.first().copied()),
             required_cluster: directive("reqnctapercluster").map(triple),
             explicit_cluster: directive("explicitcluster").is_some(),
             max_cluster_rank: directive("maxclusterrank").and_then(|v| v.first().copied()),

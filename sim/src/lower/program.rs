@@ -626,7 +626,11 @@ pub(crate) enum Kind {
         trans: bool,
         at: Address,
     },
-    RegisterCount,
+    /// `setmaxnreg`.
+    RegisterCount {
+        count: u32,
+        more: bool,
+    },
     MapRank {
         d: Dst,
         a: Src,
@@ -731,6 +735,9 @@ pub(crate) struct Program {
     pub(crate) local_bytes: u32,
     pub(crate) required_threads: Option<[u32; 3]>,
     pub(crate) max_threads: Option<u32>,
+    /// Registers of a thread, where the kernel says so (`.maxnreg`), and blocks that must fit a multiprocessor.
+    pub(crate) registers: Option<u32>,
+    pub(crate) least_blocks: Option<u32>,
     /// `.reqnctapercluster`, `.explicitcluster` and `.maxclusterrank`.
     pub(crate) required_cluster: Option<[u32; 3]>,
     pub(crate) explicit_cluster: bool,

@@ -31,7 +31,12 @@ impl Lowering<'_> {
                 if !(24..=256).contains(&count) || count % 8 != 0 {
                     return self.error(format!("setmaxnreg {count}: a multiple of 8 from 24 to 256"));
                 }
-                return Ok((Kind::RegisterCount, Class::Other));
+                let more = match s.modifiers.first() {
+                    Some(&"inc") => true,
+                    Some(&"dec") => false,
+                    _ => return self.unknown(i),
+                };
+                return Ok((Kind::RegisterCount { count: count as u32, more }, Class::Other));
             }
             "mma" => return Ok((self.mma(i, s)?, Class::Tensor)),
             "movmatrix" => return Ok((self.transposition(i, s)?, Class::Warp)),

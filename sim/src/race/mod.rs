@@ -79,6 +79,10 @@ pub(crate) struct Access {
 }
 
 impl Access {
+    pub(crate) fn clock(&self) -> u32 {
+        self.it.clock
+    }
+
     pub(crate) fn writes(&self) -> bool {
         self.it.manner.write
     }
@@ -128,6 +132,9 @@ struct Barrier {
     /// Warp, lane and clock of its initialisation.
     init: (u32, u32, u32),
     fenced: bool,
+    /// The clock by which the last copy is counted, the copy's warp and operation, and the clock that waiters saw.
+    counted: (u32, u32, u32),
+    watched: u32,
 }
 
 /// The state of one launch.
@@ -227,6 +234,11 @@ impl Races {
         self.number(Record { agent, clock, warp, pc, manner })
     }
 
+    /// A write that nobody can know yet.
+    pub(crate) fn begin_unseen(&mut self, warp: u32, pc: u32, manner: Manner) -> Access {
+        self.number(Record { agent: Some(Key::agent(0)), clock: IN_FLIGHT, warp, pc, manner })
+    }
+
     /// A copy that an mbarrier counts: as it is issued, or with `done` as it completes in the current phase.
     pub(crate) fn begin_copy(
         &mut self,
@@ -236,8 +248,11 @@ impl Races {
         pc: u32,
         manner: Manner,
     ) -> Access {
-        let (agent, clock) = match self.barriers.get(&barrier) {
-            Some(b) => (b.agent, if done { b.clock + 1 } else { IN_FLIGHT }),
+        let (agent, clock) = match self.barriers.get_mut(&barrier) {
+            Some(b) => {
+                b.counted = (b.clock + 1, warp, pc);
+                (b.agent, if done { b.clock + 1 } else { IN_FLIGHT })
+            }
             None => (self.new_agent(), IN_FLIGHT),
         };
         self.number(Record { agent: Some(agent), clock, warp, pc, manner })
@@ -280,10 +295,10 @@ impl Races {
         touch(&mut self.records, shadow, &probe, 1, spot, || false)
     }
 
-    /// A write in flight has become `to`.
-    pub(crate) fn complete(&mut self, from: &Access, to: &Access, spot: Spot) {
+    /// A write in flight has become `to`, of a lane or (lane 0) of an asynchronous agent.
+    pub(crate) fn complete(&mut self, from: &Access, to: &Access, spot: Spot, lane: u32) {
         let shadow = pick(&mut self.shared, &mut self.global, spot.region);
-        shadow.complete(from.record, to.record, spot.at, spot.bytes);
+        shadow.complete(from.record, (to.record, lane), spot.at, spot.bytes);
     }
 
     /// The lanes of `mask` have seen an agent's work up to `clock`.
@@ -328,8 +343,16 @@ impl Races {
             clock: agent.1,
             init: (warp, lane, clock),
             fenced: false,
+            counted: (0, 0, 0),
+            watched: 0,
         };
         self.barriers.insert(place, barrier);
+    }
+
+    /// Warp and operation of a copy into a block's shared memory for which nobody has waited.
+    pub(crate) fn unwatched(&self, block: u32) -> Option<(u32, u32)> {
+        let left = self.barriers.iter().filter(|(place, b)| place.0 == block && b.counted.0 > b.watched);
+        left.min_by_key(|(place, _)| place.1).map(|(_, b)| (b.counted.1, b.counted.2))
     }
 
     /// `fence.mbarrier_init`, or a proxy fence that covers shared memory.
@@ -379,9 +402,17 @@ impl Races {
         }
     }
 
+    /// The lanes of `mask` know what an mbarrier counted up to `clock`.
+    pub(crate) fn observe_barrier(&mut self, warp: u32, mask: u32, live: u32, place: (u32, u32), clock: u32) {
+        if let Some(agent) = self.barriers.get(&place).map(|barrier| barrier.agent) {
+            self.lanes(warp).observe(mask, live, agent, clock);
+        }
+    }
+
     /// The lanes of `mask` have seen that a phase is over.
     pub(crate) fn barrier_wait(&mut self, place: (u32, u32), warp: u32, mask: u32, live: u32) {
-        let Some(barrier) = self.barriers.get(&place) else { return };
+        let Some(barrier) = self.barriers.get_mut(&place) else { return };
+        barrier.watched = barrier.clock;
         lanes_of(&mut self.warps, warp).acquire(mask, live, &barrier.phased.done);
     }
 

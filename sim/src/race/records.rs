@@ -237,8 +237,12 @@ impl Records {
             return Err(Conflict { why: Why::Race, other: earlier });
         }
         let crosses = probe.it.manner.asynchronous && !record.manner.asynchronous && record.manner.write;
-        if crosses && !probe.know.fenced[probe.space as usize].knows(record.warp, earlier.lanes, record.clock)
-        {
+        let fenced = &probe.know.fenced[probe.space as usize];
+        let visible = || match record.agent {
+            Some(agent) => fenced.get(agent) >= record.clock,
+            None => fenced.knows(record.warp, earlier.lanes, record.clock),
+        };
+        if crosses && !visible() {
             return Err(Conflict { why: Why::Proxy, other: earlier });
         }
         Ok(())

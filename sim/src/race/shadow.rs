@@ -116,14 +116,14 @@ impl Shadow {
     }
 
     /// A write in flight has completed: its cells, unless somebody took them since, get its final record.
-    pub(crate) fn complete(&mut self, from: u32, to: u32, at: usize, bytes: usize) {
+    pub(crate) fn complete(&mut self, from: u32, to: (u32, u32), at: usize, bytes: usize) {
         let end = at + bytes;
         let mut at = at;
         while at < end {
             let part = (PAGE - at % PAGE).min(end - at);
             for cell in self.cells(at, part) {
                 if cell.write == tag(from, 0) {
-                    cell.write = tag(to, 0);
+                    cell.write = tag(to.0, to.1);
                 }
             }
             at += part;

@@ -160,7 +160,7 @@ fn copies_are_seen_by_whoever_waits_for_their_phase() {
     races.access_async(&issued, &know, Some(0), spot(SHARED, 1024, 256)).unwrap();
     assert!(by(&mut races, 2, 1, Manner::READ, 1024, 4).is_err());
     let done = races.begin_copy(place, true, 0, 5, Manner::ASYNC_WRITE);
-    races.complete(&issued, &done, spot(SHARED, 1024, 256));
+    races.complete(&issued, &done, spot(SHARED, 1024, 256), 0);
     races.barrier_arrive(place, 0, 1, ALL);
     assert!(by(&mut races, 2, 1, Manner::READ, 1024, 4).is_err());
     races.barrier_turn(place);

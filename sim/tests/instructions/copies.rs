@@ -89,7 +89,7 @@ fn bytes_may_not_be_used_before_their_wait() {
         assert_eq!(rig.schedule(late()).out(), want(16, |_| 16));
     }
     let hasty = one("cg.shared.global", 16, "").edit("cp.async.wait_group 0;", "cp.async.wait_group 1;");
-    let wrong = hasty.schedule(late()).fault("st.global");
+    let wrong = hasty.schedule(late()).racing().fault("st.global");
     assert!(matches!(wrong.kind, FaultKind::Uninitialised { .. }), "{wrong}");
     // Not committed, not covered by a group; wait_all covers it all the same.
     let open = one("cg.shared.global", 16, "").edit("cp.async.commit_group;", "");
@@ -146,6 +146,7 @@ fn waits_are_for_the_own_copies_only() {
         @%p0 st.global.u32 [%at+4], %r3;")
     .numbers(0..32)
     .schedule(late())
+    .racing()
     .fault("[%at+4]");
     assert!(matches!(wrong.kind, FaultKind::Uninitialised { .. }), "{wrong}");
 }

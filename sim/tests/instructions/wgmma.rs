@@ -565,7 +565,9 @@ fn two_groups(pending: u32, read: &str) -> Rig {
             "wgmma.commit_group.sync.aligned;\n",
             &format!("wgmma.commit_group.sync.aligned;\n{second}wgmma.commit_group.sync.aligned;\n"),
         )
-        .edit(WAIT, &format!("wgmma.wait_group.sync.aligned {pending};\n mov.b32 %d3, {read};"))
+        .edit(WAIT, &format!(
+                "wgmma.wait_group.sync.aligned {pending};\n mov.b32 %d3, {read};\n wgmma.wait_group.sync.aligned 0;"
+            ))
 }
 
 #[test]
