@@ -9,9 +9,11 @@ use super::warp::Wait;
 use super::{Grid, Trouble};
 use crate::fault::{Fault, FaultKind};
 
-/// Warp instructions after which another cluster starts although nobody seems to poll: the resident ones may wait in
-/// a way that polls do not show.
-const PATIENCE: u64 = 1 << 22;
+/// Warp instructions without the start or end of a cluster after which something must happen although not everybody
+/// polls: a loop around a poll may hold a barrier of the block.
+const PATIENCE: u64 = 1 << 20;
+/// The same where nobody polls at all: the loop may be around a plain load.
+const MORE_PATIENCE: u64 = 1 << 22;
 
 /// What the scheduler remembers.
 #[derive(Default)]
@@ -21,13 +23,14 @@ pub(super) struct Turns {
     /// Turns in a row that only polled, and their warp instructions.
     idle: usize,
     idle_steps: u64,
-    /// Warp instructions since a cluster started or ended.
+    /// Warp instructions since a cluster started or ended, and whether some turn of them was idle.
     since: u64,
+    polled: bool,
 }
 
 /// What became of a turn.
 pub(super) struct Turn {
-    /// It ended on a poll that saw what the last one saw.
+    /// It did nothing but poll in vain.
     pub(super) idle: bool,
     pub(super) steps: u32,
 }
@@ -60,9 +63,13 @@ impl Grid<'_> {
             let before = self.residents.count();
             let turn = self.run_warp(w, quantum, random)?;
             self.turns.since += u64::from(turn.steps);
+            self.turns.polled |= turn.idle;
             if self.residents.count() != before {
-                self.turns.since = 0;
-            } else if self.turns.since > PATIENCE {
+                (self.turns.since, self.turns.polled) = (0, false);
+            } else if self.turns.since > PATIENCE && self.turns.polled {
+                (self.turns.since, self.turns.polled) = (0, false);
+                self.unstick()?;
+            } else if self.turns.since > MORE_PATIENCE {
                 self.turns.since = 0;
                 self.admit();
             }
@@ -95,7 +102,7 @@ impl Grid<'_> {
             if !self.admit() {
                 break;
             }
-            self.turns.since = 0;
+            (self.turns.since, self.turns.polled) = (0, false);
         }
         Ok(self.residents.count() > before)
     }
@@ -146,13 +153,16 @@ impl Grid<'_> {
         let (mut steps, slot) = (0, self.slot(w));
         let result = self.run_split(w, &mut state, quantum, &mut steps);
         let pc = state.as_ref().map(|s| s.pc);
-        let idle = match result {
-            Ok(idle) => idle,
+        let gave_up = match result {
+            Ok(gave_up) => gave_up,
             Err(trouble) => return Err(self.fault_at(trouble, w, pc)),
         };
+        // Whoever waits or ends has got somewhere.
+        let runs = state.as_ref().is_some_and(|split| split.wait == Wait::Nothing);
         if let Some(split) = state {
             self.warps[w].splits.push(split);
         }
+        let idle = runs && self.warps[w].spins(steps, gave_up);
         self.blocks[slot].steps += u64::from(steps);
         if self.blocks[slot].steps > self.schedule.step_limit {
             return Err(self.stuck(w, pc));

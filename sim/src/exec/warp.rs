@@ -21,6 +21,9 @@ pub(crate) struct Split {
 /// No operation has this number.
 pub(crate) const NOWHERE: u32 = u32::MAX - 1;
 
+/// Steps of the longest loop that counts as polling.
+const SPIN: u32 = 256;
+
 /// What a split waits for.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) enum Wait {
@@ -85,6 +88,9 @@ pub(crate) struct Warp {
     pub(crate) cluster_arrived: [u32; 2],
     /// What polls of memory saw, by operation.
     polls: HashMap<u32, u64>,
+    /// The last poll saw nothing new; and the steps since then.
+    vain: bool,
+    since_poll: u32,
     /// Executions of each operation; empty without a profiler.
     pub(crate) executed: Vec<u32>,
 }
@@ -112,6 +118,8 @@ impl Warp {
             wgmma_held: Vec::new(),
             cluster_arrived: [0; 2],
             polls: HashMap::new(),
+            vain: false,
+            since_poll: 0,
             executed: Vec::new(),
         }
     }
@@ -134,12 +142,25 @@ impl Warp {
         self.wgmma_held.clear();
         self.cluster_arrived = [0; 2];
         self.polls.clear();
+        self.vain = false;
         self.splits.push(Split { pc: 0, mask: live, top: None, meet: NOWHERE, wait: Wait::Nothing });
     }
 
     /// Remembers what a poll saw; whether the last one saw the same.
     pub(crate) fn polled(&mut self, pc: u32, seen: u64) -> bool {
-        self.polls.insert(pc, seen) == Some(seen)
+        self.vain = self.polls.insert(pc, seen) == Some(seen);
+        self.vain
+    }
+
+    /// A turn of so many steps is over, and ended in vain or did not: whether all it did belongs to a loop that polls.
+    pub(crate) fn spins(&mut self, steps: u32, gave_up: bool) -> bool {
+        if gave_up {
+            (self.vain, self.since_poll) = (true, 0);
+            return true;
+        }
+        self.since_poll = if self.vain { self.since_poll + steps } else { 0 };
+        self.vain &= self.since_poll <= SPIN;
+        self.vain
     }
 
     fn node(&mut self, node: Node) -> usize {

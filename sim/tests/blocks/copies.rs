@@ -1,7 +1,8 @@
 //! What blocks of a cluster send each other, and multicast.
 
 use super::{Case, SYNC, is_cluster};
-use narrowgauge_sim::{FaultKind, Policy, Schedule};
+use narrowgauge_sim::tensor_map::{Element, Swizzle, TensorMap};
+use narrowgauge_sim::{CardProfile, FaultKind, Launch, Machine, Module, Policy, Schedule};
 
 /// The barrier at smem, initialised for one arrival, and thread 0 as %p0.
 fn begin(after: &str) -> String {
@@ -136,4 +137,58 @@ fn halves_of_a_tile_are_multicast_as_a_gemm_does() {
         panic!("{fault}");
     };
     assert!(what.contains("in flight") || what.contains("without having waited"), "{fault}");
+}
+
+/// What a tile of A is to a GEMM in clusters: 32 rows of 128 bytes, each of two blocks loads half of them into both.
+#[test]
+fn tensor_tiles_are_multicast_with_their_swizzle() {
+    let body = format!(
+        "{} @%p0 mbarrier.arrive.expect_tx.shared::cta.b64 _, [%r0], 4096; {SYNC} shl.b32 %r1, %rank, 4;
+        shl.b32 %r2, %rank, 11; add.u32 %r2, %r2, %r0; add.u32 %r2, %r2, 1024; mov.u16 %h0, 3; mov.u32 %r3, 0;
+        add.u64 %rd0, %in, 0;
+        @%p0 cp.async.bulk.tensor.2d.shared::cluster.global.tile.mbarrier::complete_tx::bytes.multicast::cluster
+            [%r2], [%rd0, {{%r3, %r1}}], [%r0], %h0;
+        {WAIT} mov.u32 %r4, 0; mad.lo.u32 %r5, %rank, 1024, %t; mul.wide.u32 %rd1, %r5, 4; add.u64 %rd1, %out, %rd1;
+        mad.lo.u32 %r6, %t, 4, %r0;
+        LOOP: ld.shared.u32 %r7, [%r6+1024]; st.global.u32 [%rd1], %r7; add.u32 %r6, %r6, 128;
+        add.u64 %rd1, %rd1, 128; add.u32 %r4, %r4, 1; setp.lt.u32 %p1, %r4, 32; @%p1 bra LOOP; {SYNC}",
+        begin(".reg .b16 %h0;")
+    );
+    let text = Case::new(&body).text().replace("smem[4096]", "smem[8192]");
+    let module = Module::parse(&text).unwrap();
+    for policy in [Policy::Eager, Policy::Random, Policy::Late] {
+        let mut machine = Machine::new(CardProfile::H20);
+        let data = machine.alloc(4096).unwrap();
+        let values: Vec<u8> = (0..1024u32).flat_map(u32::to_le_bytes).collect();
+        machine.write(data, &values).unwrap();
+        let map = TensorMap {
+            element: Element::U32,
+            address: data,
+            extents: vec![32, 32],
+            strides: vec![128],
+            tile: vec![32, 16],
+            element_strides: vec![1, 1],
+            swizzle: Swizzle::B128,
+            nan_fill: false,
+        };
+        let at = machine.alloc(128).unwrap();
+        machine.write(at, &map.encode().unwrap()).unwrap();
+        let out = machine.alloc(8192).unwrap();
+        let launch = Launch {
+            entry: "k",
+            grid: [2, 1, 1],
+            block: [32, 1, 1],
+            cluster: [2, 1, 1],
+            shared_bytes: 0,
+            params: &[&out.to_le_bytes(), &at.to_le_bytes()],
+            schedule: Schedule::with(policy, 5),
+        };
+        let report = machine.launch(&module, &launch).unwrap_or_else(|fault| panic!("{fault}"));
+        assert_eq!(report.counters.bulk_load_bytes, 4096, "each half is read once");
+        for (i, value) in super::words(&machine, out, 2048).into_iter().enumerate() {
+            // 16-byte chunk c of row r lies at chunk c ^ r % 8.
+            let (row, word) = (i as u32 / 32 % 32, i as u32 % 32);
+            assert_eq!(value, 32 * row + ((word / 4) ^ (row % 8)) * 4 + word % 4, "word {i}");
+        }
+    }
 }

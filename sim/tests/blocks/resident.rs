@@ -56,11 +56,48 @@ fn a_cooperative_launch_has_a_workspace() {
 }
 
 #[test]
+fn the_first_block_may_wait_for_the_last() {
+    // Block b waits for block b + 1, so the last one must start before the first can end.
+    let body =
+        "add.u32 %r0, %b, 1; mul.wide.u32 %rd0, %b, 4; add.u64 %rd0, %out, %rd0; setp.eq.u32 %p0, %r0, 60;
+        mov.u32 %r1, 0; @%p0 bra LAST; SPIN: ld.acquire.gpu.global.u32 %r1, [%rd0+4]; setp.eq.u32 %p1, %r1, 0;
+        @%p1 bra SPIN; LAST: add.u32 %r1, %r1, 1; st.release.gpu.global.u32 [%rd0], %r1;";
+    let patient = Schedule { step_limit: 50_000, ..Schedule::default() };
+    let out = Case::new(body).blocks(60).schedule(patient).every_output();
+    assert!((0..60).all(|b| out[b as usize] == 60 - b), "{out:?}");
+}
+
+#[test]
 fn a_plain_load_that_spins_is_served_too() {
     let body = grid_barrier(4, "ld.global.u32 %r1, [%out];");
     let schedule = Schedule { races: false, ..Schedule::default() };
     let out = Case::new(&body).blocks(4).schedule(schedule).output();
     assert_eq!(out[128..132], [51, 52, 53, 50]);
+}
+
+#[test]
+fn a_poll_with_a_barrier_around_it_is_served_too() {
+    let body = "setp.eq.u32 %p0, %t, 0; @%p0 red.global.add.u32 [%out], 1;
+        SPIN: @%p0 ld.volatile.global.u32 %r1, [%out]; @%p0 st.shared.u32 [smem], %r1; bar.sync 0;
+        ld.shared.u32 %r2, [smem]; bar.sync 0; setp.ne.u32 %p1, %r2, 6; @%p1 bra SPIN;
+        mul.wide.u32 %rd0, %b, 4; add.u64 %rd1, %out, %rd0; @%p0 st.global.u32 [%rd1+4], %r2;";
+    let out = Case::new(body).blocks(6).threads(64).output();
+    assert_eq!(out[..7], [6; 7]);
+}
+
+#[test]
+fn cooperative_launches_have_a_workspace() {
+    // What grid.sync() does: the barrier is at 4 bytes into the workspace, whose address stands in two registers.
+    let body = "mov.u32 %r0, %envreg2; cvt.u64.u32 %rd0, %r0; mov.u32 %r1, %envreg1; cvt.u64.u32 %rd1, %r1;
+        shl.b64 %rd1, %rd1, 32; or.b64 %rd0, %rd0, %rd1; setp.eq.u32 %p0, %t, 0; @!%p0 bra JOIN;
+        atom.global.add.u32 %r2, [%rd0+4], 1; SPIN: ld.acquire.gpu.global.u32 %r3, [%rd0+4];
+        setp.lt.u32 %p1, %r3, 20; @%p1 bra SPIN; JOIN: bar.sync 0;
+        mul.wide.u32 %rd2, %b, 4; add.u64 %rd3, %out, %rd2; @%p0 st.global.u32 [%rd3], %r3;";
+    assert_eq!(Case::new(body).blocks(20).threads(64).every_output()[..20], [20; 20]);
+    let small = CardProfile { sms: 1, ..CardProfile::H20 };
+    let fault = Case { profile: small, ..Case::new(body).blocks(20).threads(256) }.fault();
+    // The card holds 8 blocks, so there is none.
+    assert_eq!(fault.kind, FaultKind::OutOfBounds { space: "global", address: 4, bytes: 4 });
 }
 
 #[test]
