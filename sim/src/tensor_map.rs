@@ -115,6 +115,34 @@ pub struct TensorMap {
     pub nan_fill: bool,
 }
 
+/// A field of a map, as `tensormap.replace` names it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Field {
+    /// Address of the tensor.
+    Address,
+    /// Rank less one.
+    Rank,
+    /// Extent of the box along a dimension.
+    Tile(usize),
+    /// Extent of the tensor along a dimension.
+    Extent(usize),
+    /// Bytes between neighbours along dimension 1 and up, which is number 0.
+    Stride(usize),
+    /// Step along a dimension.
+    ElementStride(usize),
+    /// Element type, by the ISA's number.
+    Element,
+    /// 0, or 1 to 3 for 32, 64 and 128 bytes.
+    Swizzle,
+    /// 0 for zero, 1 for NaN.
+    Fill,
+    /// 0; interleaved layouts are not modelled.
+    Interleave,
+}
+
+/// Places in [`ELEMENTS`] of the ISA's numbers: two more kinds of f32 are inserted, and two for TF32 follow.
+const ELEMENT_TYPES: [u8; 13] = [0, 1, 2, 3, 4, 5, 6, 7, 7, 8, 9, 7, 7];
+
 const MAGIC: [u8; 8] = *b"NGTMAP\x01\x9a";
 const MOST_RANK: usize = 5;
 /// A box has to fit in a block's shared memory.
@@ -239,6 +267,39 @@ impl TensorMap {
         Ok(out)
     }
 
+    /// Changes a field of an encoded map, or of 128 zero bytes, which become one. Whether the map is legal shows when it
+    /// is used.
+    pub fn replace(bytes: &mut [u8; 128], field: Field, value: u64) -> Result<(), String> {
+        if bytes.iter().all(|&byte| byte == 0) {
+            bytes[..8].copy_from_slice(&MAGIC);
+        } else if bytes[..8] != MAGIC {
+            return Err("replaces a field of what is not a tensor map".into());
+        }
+        let wrong = |what: &str| Err(format!("{what} {value} does not exist"));
+        let (at, length, value) = match field {
+            Field::Address => (12, 8, value),
+            Field::Rank => (8, 1, value + 1),
+            Field::Element => match ELEMENT_TYPES.get(value as usize) {
+                Some(&place) => (9, 1, u64::from(place)),
+                None => return wrong("element type"),
+            },
+            Field::Swizzle if value < 4 => (10, 1, value),
+            Field::Swizzle => return wrong("swizzle mode"),
+            Field::Fill if value < 2 => (11, 1, value),
+            Field::Fill => return wrong("fill mode"),
+            Field::Interleave if value == 0 => return Ok(()),
+            Field::Interleave => return Err("interleaved tensor maps are not modelled".into()),
+            Field::Extent(d) => (20 + 4 * d, 4, value.wrapping_sub(1) & 0xffff_ffff),
+            Field::Stride(d) => (40 + 8 * d, 8, value),
+            Field::Tile(d) => (72 + 2 * d, 2, value),
+            Field::ElementStride(d) => (82 + d, 1, value),
+        };
+        bytes[at..at + length].copy_from_slice(&value.to_le_bytes()[..length]);
+        let sum = checksum(&bytes[..CHECKED]);
+        bytes[CHECKED..CHECKED + 4].copy_from_slice(&sum.to_le_bytes());
+        Ok(())
+    }
+
     /// Reads back what [`TensorMap::encode`] made; anything else is an error.
     pub fn decode(bytes: &[u8; 128]) -> Result<Self, String> {
         if bytes[..8] != MAGIC {
@@ -294,6 +355,32 @@ mod tests {
             swizzle: Swizzle::B128,
             nan_fill: true,
         }
+    }
+
+    #[test]
+    fn a_map_made_field_by_field_is_the_encoded_one() {
+        let want = map();
+        let mut bytes = [0; 128];
+        let mut put = |field, value| TensorMap::replace(&mut bytes, field, value).unwrap();
+        put(Field::Address, want.address);
+        put(Field::Rank, want.rank() as u64 - 1);
+        for d in 0..want.rank() {
+            put(Field::Extent(d), want.extents[d]);
+            put(Field::Tile(d), want.tile[d].into());
+            put(Field::ElementStride(d), want.element_strides[d].into());
+        }
+        for (d, &stride) in want.strides.iter().enumerate() {
+            put(Field::Stride(d), stride);
+        }
+        // bf16 is the ISA's number 10, and the widest swizzle 3.
+        put(Field::Element, if want.element == Element::Bf16 { 10 } else { panic!("bf16") });
+        put(Field::Swizzle, if want.swizzle == Swizzle::B128 { 3 } else { 0 });
+        put(Field::Fill, want.nan_fill.into());
+        put(Field::Interleave, 0);
+        assert_eq!(TensorMap::decode(&bytes).unwrap(), want);
+        assert!(TensorMap::replace(&mut bytes, Field::Swizzle, 4).is_err());
+        assert!(TensorMap::replace(&mut bytes, Field::Interleave, 1).is_err());
+        assert!(TensorMap::replace(&mut [7; 128], Field::Rank, 1).is_err());
     }
 
     #[test]

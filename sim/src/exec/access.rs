@@ -66,7 +66,7 @@ impl Grid<'_> {
         })
     }
 
-    fn bytes_at(&self, w: usize, place: Place, bytes: usize) -> (&[u8], u32) {
+    pub(super) fn bytes_at(&self, w: usize, place: Place, bytes: usize) -> (&[u8], u32) {
         match place {
             Place::Global(slot, at) => {
                 let allocation = self.global.slot(slot);
@@ -88,7 +88,7 @@ impl Grid<'_> {
         self.bytes_at(w, place, bytes).0
     }
 
-    fn write_at(&mut self, w: usize, place: Place, bytes: &[u8], defined: u32) {
+    pub(super) fn write_at(&mut self, w: usize, place: Place, bytes: &[u8], defined: u32) {
         let count = bytes.len();
         let all = (1u32 << count) - 1;
         match place {
@@ -111,7 +111,7 @@ impl Grid<'_> {
         }
     }
 
-    fn aligned(&self, lane: usize, address: u64, to: u32) -> Step<()> {
+    pub(super) fn aligned(&self, lane: usize, address: u64, to: u32) -> Step<()> {
         if address.is_multiple_of(u64::from(to)) {
             return Ok(());
         }

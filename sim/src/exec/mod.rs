@@ -13,6 +13,7 @@ mod convert;
 mod copies;
 mod dependent;
 mod hotspots;
+mod maps;
 mod mma;
 mod operands;
 mod pool;

@@ -408,6 +408,10 @@ impl Grid<'_> {
             Kind::Load { space, ty, to, from } => self.load(w, mask, *space, *ty, to, from)?,
             Kind::Store { space, ty, to, from } => self.store(w, mask, *space, *ty, to, from)?,
             Kind::Atomic { .. } => self.atomic(w, mask, &op.kind)?,
+            Kind::MapReplace { field, space, at, value } => {
+                self.map_replace(w, mask, *field, *space, at, *value)?
+            }
+            Kind::MapCopy { to, from } => self.map_copy(w, mask, to, from)?,
             Kind::LoadMatrix { to, trans, at } => self.load_matrix(w, mask, to, *trans, at)?,
             Kind::StoreMatrix { from, trans, at } => self.store_matrix(w, mask, from, *trans, at)?,
             Kind::MapRank { d, a, rank } => {

@@ -5,6 +5,7 @@ pub(crate) mod control;
 mod convert;
 mod copies;
 mod instruction;
+mod maps;
 mod matrices;
 mod moves;
 mod opcodes;

@@ -31,7 +31,7 @@ const TABLE: &[(Family, &[&str])] = &[
     (Predicate, &["selp", "set", "setp", "slct", "testp"]),
     (Move, &["createpolicy", "cvta", "getctarank", "isspacep", "mapa", "mov", "prefetch", "prefetchu"]),
     (Convert, &["cvt"]),
-    (Transfer, &["atom", "ld", "ldmatrix", "ldu", "red", "st", "stmatrix"]),
+    (Transfer, &["atom", "ld", "ldmatrix", "ldu", "red", "st", "stmatrix", "tensormap"]),
     (Control, &["bra", "brkpt", "brx", "call", "exit", "ret", "trap"]),
     (
         Sync,

@@ -627,6 +627,16 @@ pub(crate) enum Kind {
         at: Address,
     },
     /// `setmaxnreg`.
+    MapReplace {
+        field: crate::tensor_map::Field,
+        space: Space,
+        at: Address,
+        value: Src,
+    },
+    MapCopy {
+        to: Address,
+        from: Address,
+    },
     RegisterCount {
         count: u32,
         more: bool,

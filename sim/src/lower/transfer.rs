@@ -53,6 +53,7 @@ impl Lowering<'_> {
         match s.name {
             "st" | "red" if s.modifiers.first() == Some(&"async") => return self.send(i, s),
             "ldmatrix" | "stmatrix" => return self.matrix(i, s),
+            "tensormap" => return self.tensormap(i, s),
             "atom" | "red" => return self.atomic(i, s),
             _ => {}
         }

@@ -12,6 +12,7 @@ mod floats;
 mod halves;
 mod integers;
 mod listing;
+mod maps;
 mod matrix;
 mod mbarrier;
 mod memory;
