@@ -4,6 +4,8 @@
 //! views of its memory; operations take them, check everything that the host can know, and launch on a [`Stream`].
 
 pub mod card;
+#[cfg(doctest)]
+mod compile_fail;
 pub mod device;
 pub mod dtype;
 pub mod error;

@@ -1,7 +1,8 @@
 //! Arbitrary input: PTX text, checkpoints, and the shapes, strides and offsets of every operation. The answer may be an
 //! error with a place in it, and never a panic, a hang or an output that was touched before the refusal.
 //!
-//! A run draws anew and prints what failed. `PROPTEST_CASES=20000 cargo test --release --test fuzz` looks for longer.
+//! A run draws anew and prints the seed that failed, which `NARROWGAUGE_SEED` repeats. `PROPTEST_CASES=20000` looks for
+//! longer.
 
 #[path = "../../build/compile.rs"]
 #[allow(dead_code, reason = "the build script uses the rest")]
@@ -25,8 +26,11 @@ use proptest::test_runner::{Config, TestCaseError, TestRunner};
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::time::Duration;
 
-/// Runs `check` on this many drawn seeds, or on as many as `PROPTEST_CASES` says.
+/// Runs `check` on this many drawn seeds, or on as many as `PROPTEST_CASES` says, or on the one of `NARROWGAUGE_SEED`.
 fn on_seeds(cases: u32, check: impl Fn(u64) -> Result<(), String>) {
+    if let Some(seed) = std::env::var("NARROWGAUGE_SEED").ok().and_then(|seed| seed.parse().ok()) {
+        return check(seed).unwrap_or_else(|error| panic!("{error}"));
+    }
     let default = Config { failure_persistence: None, max_shrink_iters: 0, ..Config::default() };
     let cases = if std::env::var_os("PROPTEST_CASES").is_some() { default.cases } else { cases };
     let mut runner = TestRunner::new(Config { cases, ..default });

@@ -1,4 +1,4 @@
-//! Developer tasks: `cargo xtask setup|demo|test|bundle|package|mutants`.
+//! Developer tasks: `cargo xtask setup|demo|test|bundle|package|mutants|soundness`.
 
 mod bundle;
 #[path = "../../build/compile.rs"]
@@ -8,6 +8,7 @@ mod demo;
 mod mutants;
 mod package;
 mod setup;
+mod soundness;
 mod test;
 #[path = "../../build/toolchain.rs"]
 mod toolchain;
@@ -26,7 +27,8 @@ const USAGE: &str = "usage: cargo xtask <task>
   test      set up, then everything that must hold: format, lints, docs, tests, licences
   bundle    dist/narrowgauge-bundle/: checks, benchmarks and demo for a GPU machine with no Rust
   package   dist/packages/: the crates as published, with prebuilt kernel images
-  mutants   break the kernels in small ways and count how many breaks their tests notice (--help: its flags)";
+  mutants   break the kernels in small ways and count how many breaks their tests notice (--help: its flags)
+  soundness undefined behaviour (Miri) and dependencies (cargo-deny), where the tools are there";
 
 fn main() -> ExitCode {
     let mut args = std::env::args().skip(1);
@@ -36,6 +38,7 @@ fn main() -> ExitCode {
         Some("test") => test::test(),
         Some("bundle") => bundle::bundle(),
         Some("package") => package::package(),
+        Some("soundness") => soundness::soundness(),
         Some("mutants") => mutants::mutants(&args.collect::<Vec<_>>()),
         _ => Err(USAGE.to_owned()),
     };
