@@ -66,8 +66,7 @@ pub struct Chained<'a> {
 pub struct Report {
     /// Counts.
     pub counters: Counters,
-    /// Things that a card tolerates but that cost speed or look wrong, without repeats. Profiled launches add
-    /// their [hot spots](Profile::hot_spots).
+    /// Things that a card tolerates but that cost speed or look wrong, without repeats.
     pub warnings: Vec<String>,
     /// What it did line by line, where [`Schedule::profile`] asked for it.
     pub profile: Option<Profile>,

@@ -244,8 +244,11 @@ fn versus(out: &mut String, report: &Report, against: &Against, lines: usize) ->
         }
     }
     // Hot spots have been printed.
-    let spots: Vec<String> = theirs.profile.hot_spots().iter().map(ToString::to_string).collect();
-    for warning in against.warnings.iter().filter(|warning| !spots.contains(warning)) {
+    let spots = theirs.profile.hot_spots();
+    let known = |warning: &str| {
+        spots.iter().any(|spot| warning.contains(&format!("(PTX line {})", spot.line().line)))
+    };
+    for warning in against.warnings.iter().filter(|warning| !known(warning)) {
         writeln!(out, "  warning: {warning}")?;
     }
     Ok(())

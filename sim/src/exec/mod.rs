@@ -246,9 +246,7 @@ impl<'a> Grid<'a> {
             shared_bytes: self.program.static_shared + self.dynamic_shared,
             ..recorder.finish(self.program)
         });
-        let mut warnings: Vec<String> = self.warnings.into_iter().collect();
-        warnings.extend(profile.iter().flat_map(Profile::hot_spots).map(|spot| spot.to_string()));
-        Report { counters: self.counters, warnings, profile }
+        Report { counters: self.counters, warnings: self.warnings.into_iter().collect(), profile }
     }
 
     /// The slot of a resident warp's block.

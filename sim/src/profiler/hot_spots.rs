@@ -27,7 +27,8 @@ pub enum HotSpot<'a> {
 const SHARE: u64 = 100;
 
 impl Profile {
-    /// Lines that waste bandwidth, in the order of the program. Small ones are left out: those whose excess is below a
+    /// Lines that waste bandwidth, in the order of the program; a finer sieve than that of the
+    /// [warnings](crate::Report::warnings). Small ones are left out: those whose excess is below a
     /// hundredth of the launch's requested sectors, or of its warp instructions.
     pub fn hot_spots(&self) -> Vec<HotSpot<'_>> {
         let (loads, stores) = self.requested_sectors();
@@ -44,6 +45,15 @@ impl Profile {
             }
         }
         found
+    }
+}
+
+impl<'a> HotSpot<'a> {
+    /// The line.
+    pub fn line(&self) -> &'a LineProfile {
+        match self {
+            Self::Uncoalesced { line, .. } | Self::BankConflicts { line } => line,
+        }
     }
 }
 
