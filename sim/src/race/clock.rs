@@ -53,6 +53,27 @@ impl Clock {
         }
     }
 
+    pub(crate) fn is_empty(&self) -> bool {
+        self.entries.is_empty()
+    }
+
+    /// The same for a key that its warp's entry may speak for.
+    fn reach(&self, key: Key) -> u32 {
+        let warp = if key.is_lane() { self.get(key.warp_of()) } else { 0 };
+        self.get(key).max(warp)
+    }
+
+    /// The smaller of both, entry by entry; of `own`, what this clock says.
+    pub(crate) fn meet(&self, other: &Self, own: Key) -> Self {
+        let mut out = Self::default();
+        for &(key, _) in self.entries.iter().chain(&other.entries) {
+            out.raise(key, self.reach(key).min(other.reach(key)));
+        }
+        out.raise(own, self.reach(own));
+        out.entries.retain(|e| e.1 > 0);
+        out
+    }
+
     pub(crate) fn raise(&mut self, key: Key, to: u32) {
         match self.entries.binary_search_by_key(&key, |e| e.0) {
             Ok(at) => self.entries[at].1 = self.entries[at].1.max(to),
@@ -146,6 +167,8 @@ pub(crate) struct Know {
     pub(crate) base: Clock,
     /// Of that, what a fence has made visible to the async proxy, in shared and in global memory.
     pub(crate) fenced: [Clock; 2],
+    /// Of that, what its threads have fenced as far as a scope reaches: what relaxed writes carry.
+    pub(crate) published: [Clock; 3],
     /// Something of it came from another block.
     pub(crate) foreign: bool,
 }
@@ -154,6 +177,9 @@ impl Know {
     pub(crate) fn join(&mut self, other: &Self) {
         self.base.join(&other.base);
         for (mine, theirs) in self.fenced.iter_mut().zip(&other.fenced) {
+            mine.join(theirs);
+        }
+        for (mine, theirs) in self.published.iter_mut().zip(&other.published) {
             mine.join(theirs);
         }
         self.foreign |= other.foreign;
@@ -193,5 +219,11 @@ mod tests {
         all.raise(Key::warp(2), 7);
         clock.join(&all);
         assert_eq!(clock, all, "the lane's entry says no more than the warp's");
+        let mut less = Clock::default();
+        less.raise(Key::lane(2, 1), 4);
+        less.raise(Key::agent(1), 4);
+        let met = clock.meet(&less, Key::lane(2, 9));
+        assert_eq!([met.get(Key::lane(2, 1)), met.get(Key::lane(2, 9)), met.get(Key::agent(1))], [4, 7, 0]);
+        assert!(!met.knows(2, 4, 1));
     }
 }

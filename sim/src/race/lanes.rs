@@ -3,7 +3,7 @@
 //! Lanes mostly learn together. Those that learned more on their own (an elected lane that waited) keep a knowledge of
 //! their own until the warp synchronises.
 
-use super::clock::{Key, Know, Space};
+use super::clock::{Clock, Key, Know, Space};
 
 /// How far a synchronisation reaches.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -24,28 +24,11 @@ pub(crate) struct Lanes {
     apart: Vec<(u32, Know)>,
     /// Messages that relaxed reads found: (lanes, how far a fence must reach to make use of it, message).
     found: Vec<(u32, Scope, Know)>,
-    /// What a relaxed write may carry since the last fence that reaches this far.
-    carried: [Vec<Carried>; 3],
-}
-
-/// What some lanes knew at a fence, and the warp's clock then.
-#[derive(Debug, Clone)]
-struct Carried {
-    lanes: u32,
-    know: Know,
-    clock: u32,
 }
 
 impl Lanes {
     pub(crate) fn new(warp: u32) -> Self {
-        Self {
-            warp,
-            clock: 1,
-            common: Know::default(),
-            apart: Vec::new(),
-            found: Vec::new(),
-            carried: Default::default(),
-        }
+        Self { warp, clock: 1, common: Know::default(), apart: Vec::new(), found: Vec::new() }
     }
 
     /// What one lane knows of others.
@@ -142,19 +125,11 @@ impl Lanes {
 
     /// `fence.proxy.async`: what the lanes know and did becomes visible to the async proxy.
     pub(crate) fn fence_proxy(&mut self, mask: u32, live: u32, spaces: &[Space]) {
-        let own = self.snapshot(mask, live).base;
-        let apart = self.apart.iter().fold(0, |m, a| m | a.0);
-        let mut all: Vec<&mut Know> =
-            self.apart.iter_mut().filter(|a| a.0 & mask != 0).map(|a| &mut a.1).collect();
-        if mask & !apart != 0 {
-            all.push(&mut self.common);
-        }
-        for know in all {
+        self.spread(mask, live, |know, own| {
             for &space in spaces {
-                know.fenced[space as usize].join(&own);
+                know.fenced[space as usize].join(own);
             }
-        }
-        self.clock += 1;
+        });
     }
 
     /// A memory fence: what relaxed reads found becomes known, what is known may be carried by relaxed writes.
@@ -168,22 +143,23 @@ impl Lanes {
         }
         found.retain(|f| f.0 != 0);
         self.found = found;
-        let mut parts = Vec::new();
-        let mut rest = mask;
-        for lanes in self.apart.iter().map(|a| a.0 & mask).filter(|&l| l != 0) {
-            parts.push(lanes);
-            rest &= !lanes;
-        }
-        parts.extend((rest != 0).then_some(rest));
-        for lanes in parts {
-            let know = self.of(lanes.trailing_zeros()).clone();
-            for carried in &mut self.carried[..=scope as usize] {
-                carried.retain_mut(|c| {
-                    c.lanes &= !lanes;
-                    c.lanes != 0
-                });
-                carried.push(Carried { lanes, know: know.clone(), clock: self.clock });
+        self.spread(mask, live, |know, own| {
+            for published in &mut know.published[..=scope as usize] {
+                published.join(own);
             }
+        });
+    }
+
+    /// Notes a fence of the lanes of `mask` wherever they keep what they know. A fence is a fact about the past of those
+    /// who made it: that others of the warp may hear of it early does no harm, since they must know that past, too.
+    fn spread(&mut self, mask: u32, live: u32, note: impl Fn(&mut Know, &Clock)) {
+        let own = self.snapshot(mask, live).base;
+        let apart = self.apart.iter().fold(0, |m, a| m | a.0);
+        for (_, know) in self.apart.iter_mut().filter(|a| a.0 & mask != 0) {
+            note(know, &own);
+        }
+        if mask & !apart != 0 {
+            note(&mut self.common, &own);
         }
         self.clock += 1;
     }
@@ -196,12 +172,15 @@ impl Lanes {
         }
     }
 
-    /// What a relaxed write of a lane carries to readers as far away as `scope`.
+    /// What a relaxed write of a lane carries to readers as far away as `scope`: what it knows and a fence has published.
     pub(crate) fn carried(&self, lane: u32, scope: Scope) -> Option<Know> {
-        let carried = self.carried[scope as usize].iter().find(|c| c.lanes >> lane & 1 == 1)?;
-        let mut know = carried.know.clone();
-        know.base.raise(Key::lane(self.warp, lane), carried.clock);
-        Some(know)
+        let know = self.of(lane);
+        let published = &know.published[scope as usize];
+        if published.is_empty() {
+            return None;
+        }
+        let base = published.meet(&know.base, Key::lane(self.warp, lane));
+        Some(Know { base, ..know.clone() })
     }
 
     /// An asynchronous agent's work up to `clock` is seen by the lanes of `mask`.
