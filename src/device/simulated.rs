@@ -39,8 +39,12 @@ pub(crate) struct Prepared {
     block: [u32; 3],
     cluster: [u32; 3],
     shared: u32,
+    programmatic: bool,
     parameters: Vec<u8>,
 }
+
+/// Launches of a graph that are in flight together.
+const IN_FLIGHT: usize = 8;
 
 impl Card {
     /// The limits of the simulated card of this kind.
@@ -103,38 +107,68 @@ impl Executor {
             block: [launch.block, 1, 1],
             cluster: launch.cluster,
             shared: launch.shared,
+            programmatic: launch.programmatic,
             parameters: launch.parameters.clone(),
         })
     }
 
     pub(super) fn run(&self, prepared: &Prepared, records: &Records) -> Result<()> {
         let schedule = *lock(&self.schedule);
-        let report = lock(&self.machine)
-            .launch(
-                &prepared.module,
-                &sim::Launch {
-                    entry: &prepared.entry,
-                    grid: prepared.grid,
-                    block: prepared.block,
-                    cluster: prepared.cluster,
-                    shared_bytes: prepared.shared,
-                    params: &[&prepared.parameters],
-                    schedule,
-                },
-            )
-            .map_err(|fault| Error::Fault(fault.to_string()))?;
-        records.update(&prepared.entry, |record| {
-            record.launches += 1;
-            record.counters.get_or_insert_default().add(&report.counters);
-            record.profiles.extend(report.profile);
-            for warning in report.warnings {
-                if !record.warnings.contains(&warning) {
-                    record.warnings.push(warning);
-                }
-            }
-        });
+        let params = [&prepared.parameters[..]];
+        let launch = prepared.launch(&params, schedule);
+        let report = lock(&self.machine).launch(&prepared.module, &launch);
+        record(prepared, report.map_err(|fault| Error::Fault(fault.to_string()))?, records);
         Ok(())
     }
+
+    /// Runs launches that follow one another on a stream. As on a card, each may start before the one before it has
+    /// ended, and must wait for it before it touches what that one writes.
+    pub(super) fn run_all(&self, launches: &[Prepared], records: &Records) -> Result<()> {
+        let schedule = *lock(&self.schedule);
+        for launches in launches.chunks(IN_FLIGHT) {
+            let params: Vec<_> = launches.iter().map(|prepared| [&prepared.parameters[..]]).collect();
+            let chain: Vec<_> = launches
+                .iter()
+                .zip(&params)
+                .map(|(prepared, params)| sim::Chained {
+                    module: &prepared.module,
+                    launch: prepared.launch(params, schedule),
+                    programmatic: prepared.programmatic,
+                })
+                .collect();
+            let reports = lock(&self.machine).launch_chain(&chain);
+            let reports = reports.map_err(|fault| Error::Fault(fault.to_string()))?;
+            launches.iter().zip(reports).for_each(|(prepared, report)| record(prepared, report, records));
+        }
+        Ok(())
+    }
+}
+
+impl Prepared {
+    fn launch<'a>(&'a self, params: &'a [&'a [u8]], schedule: sim::Schedule) -> sim::Launch<'a> {
+        sim::Launch {
+            entry: &self.entry,
+            grid: self.grid,
+            block: self.block,
+            cluster: self.cluster,
+            shared_bytes: self.shared,
+            params,
+            schedule,
+        }
+    }
+}
+
+fn record(prepared: &Prepared, report: sim::Report, records: &Records) {
+    records.update(&prepared.entry, |record| {
+        record.launches += 1;
+        record.counters.get_or_insert_default().add(&report.counters);
+        record.profiles.extend(report.profile);
+        for warning in report.warnings {
+            if !record.warnings.contains(&warning) {
+                record.warnings.push(warning);
+            }
+        }
+    });
 }
 
 impl Memory {

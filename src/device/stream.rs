@@ -211,9 +211,7 @@ impl Stream {
         match (&self.core.queue, &graph.body) {
             #[cfg(feature = "sim")]
             (Queue::Simulated, super::graph::Body::Simulated(launches)) => {
-                for launch in launches {
-                    self.simulated().run(launch, records)?;
-                }
+                self.simulated().run_all(launches, records)?;
             }
             #[cfg(feature = "cuda")]
             (Queue::Cuda(queue), super::graph::Body::Cuda(body)) => {

@@ -12,19 +12,20 @@ use edits::Edit;
 use images::Images;
 use std::collections::BTreeMap;
 use std::fs;
+use std::rc::Rc;
 use std::time::{Duration, Instant};
 use suite::{Answer, Limit, Suite};
 
-/// A family and its test programs. `shared` is `kernels/ptx` and `kernels/tile`, which every program tests; the quick
-/// ones come first.
+/// A family and its test programs, `program=test` for one test of a program. `shared` is `kernels/ptx` and
+/// `kernels/tile`, which every program tests; the quick ones come first.
 const FAMILIES: [(&str, &[&str]); 7] = [
-    ("quant", &["quant"]),
-    ("vocab", &["vocab"]),
-    ("norm", &["norm"]),
-    ("routing", &["routing"]),
-    ("mla", &["rope", "mla"]),
-    ("gemm", &["gemm"]),
-    ("shared", &["quant", "vocab", "norm", "rope", "routing", "mla", "gemm"]),
+    ("quant", &["quant", "graphs=quant"]),
+    ("vocab", &["vocab", "graphs=vocab"]),
+    ("norm", &["norm", "graphs=norm"]),
+    ("routing", &["routing", "graphs=routing"]),
+    ("mla", &["rope", "graphs=mla", "mla"]),
+    ("gemm", &["graphs=gemm", "gemm"]),
+    ("shared", &["graphs", "quant", "vocab", "norm", "rope", "routing", "mla", "gemm"]),
 ];
 
 pub const USAGE: &str =
@@ -50,6 +51,8 @@ struct Options {
 /// An edit with where it stands.
 struct Mutant {
     file: String,
+    /// The whole sound file, as it was when the mutants were drawn.
+    text: Rc<str>,
     line: usize,
     edit: Edit,
 }
@@ -117,10 +120,10 @@ fn drawn(family: &str, options: &Options) -> Result<Vec<Mutant>, String> {
         for path in files {
             let text = fs::read_to_string(&path).map_err(|e| format!("{}: {e}", path.display()))?;
             let name = path.file_name().unwrap_or_default().to_string_lossy();
-            let file = format!("{folder}/{name}");
+            let (file, text) = (format!("{folder}/{name}"), Rc::<str>::from(text));
             found.extend(edits::all(&text).into_iter().map(|edit| {
                 let line = text[..edit.range.start].matches('\n').count() + 1;
-                Mutant { file: file.clone(), line, edit }
+                Mutant { file: file.clone(), text: text.clone(), line, edit }
             }));
         }
     }
@@ -170,10 +173,8 @@ fn run(family: &str, tests: &[&str], mutants: &[Mutant], options: &Options) -> R
     let mut tried = 0;
     for mutant in mutants.iter().take_while(|_| Instant::now() < end) {
         tried += 1;
-        let source = root().join("kernels").join(&mutant.file);
-        let text = fs::read_to_string(&source).map_err(|e| format!("{}: {e}", source.display()))?;
         let users = images.users(&mutant.file)?;
-        let changed = images.mutate(&mutant.file, &mutant.edit.apply(&text), &users)?;
+        let changed = images.mutate(&mutant.file, &mutant.edit.apply(&mutant.text), &users)?;
         let verdict = match changed {
             None => {
                 tally.broken += 1;
@@ -231,8 +232,7 @@ fn short(text: &str) -> String {
 
 /// `file:line kind: the line before -> after`.
 fn describe(mutant: &Mutant) -> String {
-    let path = root().join("kernels").join(&mutant.file);
-    let text = fs::read_to_string(path).unwrap_or_default();
+    let text = &*mutant.text;
     let from = text[..mutant.edit.range.start].rfind('\n').map_or(0, |at| at + 1);
     let to = text[mutant.edit.range.end..].find('\n').map_or(text.len(), |at| mutant.edit.range.end + at);
     let after =

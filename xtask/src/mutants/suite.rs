@@ -2,7 +2,7 @@
 
 use crate::{create, root, shown};
 use serde_json::Value;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -25,9 +25,10 @@ pub struct Suite {
 }
 
 impl Suite {
-    /// Builds the test programs of these names. `folder` gets copies, so that work in the checkout does not disturb a
+    /// Builds the test programs of these names, `program` or `program=test`. `folder` gets copies, so that work in the checkout does not disturb a
     /// run.
     pub fn build(names: &[&str], folder: &Path) -> Result<Self, String> {
+        let names: BTreeSet<_> = names.iter().map(|name| split(name).0).collect();
         let mut cargo = Command::new(env!("CARGO"));
         cargo.current_dir(root()).env("NARROWGAUGE_REQUIRE_KERNELS", "1");
         cargo.args([
@@ -53,7 +54,7 @@ impl Suite {
                 let name = message["target"]["name"].as_str()?.to_owned();
                 Some((name, PathBuf::from(message["executable"].as_str()?)))
             })
-            .filter(|(name, _)| names.contains(&name.as_str()))
+            .filter(|(name, _)| names.contains(name.as_str()))
             .collect();
         if let Some(name) = names.iter().find(|name| !programs.contains_key(**name)) {
             return Err(format!("cargo does not say where the tests of {name} are"));
@@ -75,7 +76,9 @@ impl Suite {
         seed: u64,
         limit: Limit,
     ) -> Result<(Answer, Duration), String> {
-        let mut command = Command::new(&self.programs[name]);
+        let (program, test) = split(name);
+        let mut command = Command::new(&self.programs[program]);
+        command.args(test.map(|test| ["--exact", test]).iter().flatten());
         command.arg("--nocapture").current_dir(root()).env("NARROWGAUGE_IMAGES", images);
         command.env_remove("NARROWGAUGE_DEVICE").env_remove("PROPTEST_CASES").env("RUST_BACKTRACE", "0");
         command.env("PROPTEST_RNG_SEED", seed.to_string());
@@ -84,6 +87,10 @@ impl Suite {
         let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn();
         watch(child.map_err(|e| format!("{}: {e}", shown(&command)))?, limit)
     }
+}
+
+fn split(name: &str) -> (&str, Option<&str>) {
+    name.split_once('=').map_or((name, None), |(program, test)| (program, Some(test)))
 }
 
 /// How much of a processor a run may take. Not wall time: on a busy machine a slow child is no stuck one.
