@@ -21,6 +21,7 @@ pub mod profiler;
 mod race;
 pub mod row;
 mod schedule;
+mod target;
 pub mod tensor_core;
 pub mod tensor_map;
 pub mod tma;

@@ -10,6 +10,7 @@ use crate::parse;
 use crate::profile::CardProfile;
 use crate::profiler::Profile;
 use crate::schedule::Schedule;
+use crate::target::Target;
 use std::collections::HashMap;
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -28,6 +29,7 @@ pub struct Machine {
 pub struct Module {
     programs: Vec<Program>,
     variables: Vec<ModuleVariable>,
+    target: Target,
     id: u64,
 }
 
@@ -128,8 +130,11 @@ impl Module {
     /// Reads PTX text. An instruction that the simulator does not know is an error that names it.
     pub fn parse(ptx: &str) -> Result<Self, LoadError> {
         static NEXT: AtomicU64 = AtomicU64::new(0);
-        let (variables, programs) = lower::module(&parse::module(ptx)?)?;
-        Ok(Self { programs, variables, id: NEXT.fetch_add(1, Ordering::Relaxed) })
+        let ast = parse::module(ptx)?;
+        let target = Target::new(&ast.target, ast.version)
+            .map_err(|what| LoadError { line: line_of(ptx, ".target"), what })?;
+        let (variables, programs) = lower::module(&ast)?;
+        Ok(Self { programs, variables, target, id: NEXT.fetch_add(1, Ordering::Relaxed) })
     }
 
     fn program(&self, launch: &Launch<'_>) -> Result<&Program, Box<Fault>> {
@@ -218,8 +223,9 @@ impl Machine {
         exec::chain(&self.profile, &mut self.global, &links)
     }
 
-    /// Gives a module's variables their memory, once.
+    /// Gives a module's variables their memory, once, if the card runs it at all.
     fn place(&mut self, module: &Module, launch: &Launch<'_>) -> Result<(), Box<Fault>> {
+        module.target.check(self.profile.compute_capability).map_err(|why| refused(launch, &why))?;
         if !self.modules.contains_key(&module.id) {
             let left = self.profile.memory_bytes - self.global.used;
             let sizes = module.variables.iter().map(|variable| variable.size);
@@ -246,6 +252,11 @@ impl Machine {
         }
         addresses
     }
+}
+
+/// The first line of the text that has a word.
+fn line_of(text: &str, word: &str) -> u32 {
+    text.lines().position(|line| line.contains(word)).map_or(0, |at| at as u32 + 1)
 }
 
 /// A launch that cannot begin.

@@ -1,14 +1,15 @@
 //! Bulk copies: issued by a lane, completed when the schedule says.
 
+use super::atomics::modify;
 use super::races::Issued;
 use super::sent::Sent;
 use super::step::Flow;
 use super::warp::Split;
 use super::{Grid, Step, Trouble};
 use crate::fault::FaultKind;
-use crate::lower::program::{Address, Kind, Op, S32, Space};
+use crate::lower::program::{Address, Kind, Op, Rmw, S32, Space, Type};
 use crate::schedule::Policy;
-use crate::tensor_map::TensorMap;
+use crate::tensor_map::{Element, TensorMap};
 use crate::tma::{self, Segment};
 
 /// A load whose bytes have not arrived.
@@ -56,6 +57,8 @@ pub(super) struct PendingStore {
     group: u64,
     /// What it read of shared memory, once it has.
     pub(super) data: Option<Vec<u8>>,
+    /// How it combines with what is there, if it does not replace that.
+    reduce: Option<(Rmw, Type)>,
 }
 
 impl Grid<'_> {
@@ -82,22 +85,34 @@ impl Grid<'_> {
                 }
             }
             Kind::BulkSend { .. } | Kind::Send { .. } => self.send(w, &op.kind, mask)?,
-            Kind::TensorStore { map, coordinates, from } => {
+            Kind::TensorPrefetch { map, coordinates } => {
+                for lane in (0..32).filter(|&i| mask >> i & 1 == 1) {
+                    let (map, at) = self.tensor_operands(w, lane, map, coordinates)?;
+                    if at.len() != map.rank() {
+                        let what =
+                            format!("{} coordinates for a tensor map of rank {}", at.len(), map.rank());
+                        return Err(illegal(what, lane));
+                    }
+                }
+            }
+            Kind::TensorStore { map, coordinates, from, reduce } => {
                 for lane in (0..32).filter(|&i| mask >> i & 1 == 1) {
                     let (map, at) = self.tensor_operands(w, lane, map, coordinates)?;
                     let from = self.shared_address(w, from, lane)?;
                     let segments = tma::segments(&map, &at, from, true).map_err(|e| illegal(e, lane))?;
-                    self.issue_store(w, lane, segments)?;
+                    let reduce = reduce.map(|rmw| combination(rmw, map.element)).transpose();
+                    self.issue_store(w, lane, segments, reduce.map_err(|e| illegal(e, lane))?)?;
                 }
             }
-            Kind::BulkStore { to, from, bytes } => {
+            Kind::BulkStore { to, from, bytes, reduce } => {
                 let sizes = self.sure32(w, *bytes, mask, "a bulk copy's size")?;
                 let targets = self.addresses(w, to, mask)?;
                 for lane in (0..32).filter(|&i| mask >> i & 1 == 1) {
                     let (global, bytes) = (targets[lane as usize], sizes[lane as usize]);
                     let shared = self.shared_address(w, from, lane)?;
                     check_bulk([global, u64::from(shared), u64::from(bytes)], lane)?;
-                    self.issue_store(w, lane, vec![Segment { global: Some(global), shared, bytes }])?;
+                    let segments = vec![Segment { global: Some(global), shared, bytes }];
+                    self.issue_store(w, lane, segments, *reduce)?;
                 }
             }
             Kind::BulkCommit => {
@@ -154,7 +169,13 @@ impl Grid<'_> {
         Ok(Route { targets, to, barrier })
     }
 
-    fn tensor_operands(&self, w: usize, lane: u32, map: &Address, at: &[S32]) -> Step<(TensorMap, Vec<i32>)> {
+    fn tensor_operands(
+        &mut self,
+        w: usize,
+        lane: u32,
+        map: &Address,
+        at: &[S32],
+    ) -> Step<(TensorMap, Vec<i32>)> {
         let address = self.addresses(w, map, 1 << lane)?[lane as usize];
         if address % 64 != 0 {
             return Err(Trouble { kind: FaultKind::Misaligned { address, align: 64 }, lane: Some(lane) });
@@ -165,6 +186,7 @@ impl Grid<'_> {
             let from = self.bytes_of(w, place, 8);
             bytes[8 * part as usize..][..8].copy_from_slice(from);
         }
+        self.map_use(w, lane, map, &bytes)?;
         let map = TensorMap::decode(&bytes).map_err(|e| illegal(e, lane))?;
         let mut coordinates = Vec::with_capacity(at.len());
         for &c in at {
@@ -285,7 +307,13 @@ impl Grid<'_> {
         }
     }
 
-    fn issue_store(&mut self, w: usize, lane: u32, segments: Vec<Segment>) -> Step<()> {
+    fn issue_store(
+        &mut self,
+        w: usize,
+        lane: u32,
+        segments: Vec<Segment>,
+        reduce: Option<(Rmw, Type)>,
+    ) -> Step<()> {
         self.check_global(&segments, "global (bulk store)", lane)?;
         let group = self.warps[w].bulk.get(&lane).map_or(0, |g| g.committed);
         let slot = self.slot(w);
@@ -297,11 +325,11 @@ impl Grid<'_> {
                 lane: Some(lane),
             });
         }
-        self.race_issue_store(w, lane, group, &segments, false)?;
+        self.race_issue_store(w, lane, group, &segments, reduce.is_some())?;
         self.profile_bulk(&segments, true);
         self.touch_segments(w, &segments, true);
         let stores = &mut self.blocks[slot].stores;
-        stores.push(PendingStore { segments, warp: w, lane, group, data: None });
+        stores.push(PendingStore { segments, warp: w, lane, group, data: None, reduce });
         let last = stores.len() - 1;
         if self.schedule.tma == Policy::Eager { self.finish_store(slot, last) } else { Ok(()) }
     }
@@ -335,10 +363,30 @@ impl Grid<'_> {
         for segment in &store.segments {
             let len = segment.bytes as usize;
             if let Some(address) = segment.global {
-                self.global.write(address, &data[at..at + len]).expect("checked at issue");
+                match store.reduce {
+                    None => self.global.write(address, &data[at..at + len]).expect("checked at issue"),
+                    Some((rmw, ty)) => self.combine(address, &data[at..at + len], rmw, ty)?,
+                }
                 self.counters.bulk_store_bytes += len as u64;
             }
             at += len;
+        }
+        Ok(())
+    }
+
+    /// Combines bytes with those of global memory, element by element.
+    fn combine(&mut self, address: u64, data: &[u8], rmw: Rmw, ty: Type) -> Step<()> {
+        let size = ty.bytes() as usize;
+        let (slot, at) = self.global.locate(address, data.len() as u64).expect("checked at issue");
+        for (i, new) in data.chunks_exact(size).enumerate() {
+            let at = at + i * size;
+            if self.schedule.checks && self.global.slot(slot).defined(at, size) != (1 << size) - 1 {
+                return Err(FaultKind::Uninitialised { used_as: "a reduction's memory operand" }.into());
+            }
+            let number = |bytes: &[u8]| bytes.iter().rev().fold(0, |n, byte| n << 8 | u64::from(*byte));
+            let there = &mut self.global.slot_mut(slot).data[at..at + size];
+            let result = modify(rmw, ty, number(there), number(new), 0, true);
+            there.copy_from_slice(&result.to_le_bytes()[..size]);
         }
         Ok(())
     }
@@ -408,6 +456,32 @@ impl Grid<'_> {
         }
         Ok(())
     }
+}
+
+/// What a tensor reduction does to elements of a type.
+fn combination(rmw: Rmw, element: Element) -> Result<(Rmw, Type), String> {
+    let ty = match element {
+        Element::U32 => Type::U32,
+        Element::I32 => Type::S32,
+        Element::U64 => Type::U64,
+        Element::I64 => Type::S64,
+        Element::F16 => Type::F16,
+        Element::Bf16 => Type::Bf16,
+        Element::F32 => Type::F32,
+        Element::F64 => Type::F64,
+        Element::U8 => Type::U8,
+        Element::U16 => Type::U16,
+    };
+    let integers = matches!(ty, Type::U32 | Type::S32 | Type::U64 | Type::S64);
+    let halves = matches!(ty, Type::F16 | Type::Bf16);
+    let legal = match rmw {
+        Rmw::Add => integers && ty != Type::S64 || halves || ty == Type::F32,
+        Rmw::Min | Rmw::Max => integers || halves,
+        Rmw::Inc | Rmw::Dec => ty == Type::U32,
+        _ => integers,
+    };
+    let name = format!("{rmw:?}").to_lowercase();
+    if legal { Ok((rmw, ty)) } else { Err(format!("a tensor reduction by {name} of {element:?} elements")) }
 }
 
 fn illegal(what: String, lane: u32) -> Trouble {

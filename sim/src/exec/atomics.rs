@@ -23,6 +23,17 @@ pub(super) fn modify(rmw: Rmw, ty: Type, old: u64, b: u64, c: u64, global: bool)
             add_half(half, old as u16, b as u16) | add_half(half, (old >> 16) as u16, (b >> 16) as u16) << 16
         }
         (Rmw::Add, _) => old.wrapping_add(b),
+        (Rmw::Min | Rmw::Max, Type::F16 | Type::Bf16) => {
+            let value = |x: u64| half_value(ty, x as u16);
+            // A NaN gives way to a number.
+            let kept = match (value(old), value(b)) {
+                (x, _) if x.is_nan() => b,
+                (_, y) if y.is_nan() => old,
+                (x, y) if (x < y || x == y && x.is_sign_negative()) == (rmw == Rmw::Min) => old,
+                _ => b,
+            };
+            kept & 0xffff
+        }
         (Rmw::Min, Type::S32 | Type::S64) => signed(i64::min),
         (Rmw::Max, Type::S32 | Type::S64) => signed(i64::max),
         (Rmw::Min, _) => old.min(b),
@@ -53,6 +64,10 @@ pub(super) fn modify(rmw: Rmw, ty: Type, old: u64, b: u64, c: u64, global: bool)
             }
         }
     }
+}
+
+fn half_value(ty: Type, x: u16) -> f32 {
+    if ty == Type::Bf16 { numeric::bf16_to_f32(x) } else { numeric::f16_to_f32(x) }
 }
 
 fn add_half(ty: Type, a: u16, b: u16) -> u64 {

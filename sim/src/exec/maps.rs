@@ -1,13 +1,26 @@
 //! `tensormap`: changes one field of a map in memory, and copies a map to where copies read it.
+//!
+//! A multiprocessor keeps the maps that its copies use. One that changes in global memory afterwards, or that
+//! `tensormap.*` changed at any time, is used only after `fence.proxy.tensormap` has acquired it.
 
+use super::access::Place;
 use super::{Grid, Step, Trouble};
 use crate::fault::FaultKind;
 use crate::lower::program::{Address, Space, Src};
+use crate::memory::SHARED_WINDOW;
 use crate::tensor_map::{Field, TensorMap};
 
 const BYTES: usize = 128;
 /// As much as one access moves.
 const PART: usize = 16;
+
+/// What a block knows of a map in global memory.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Fetched {
+    /// Changes by `tensormap.*` that it has acquired.
+    version: u64,
+    bytes: Option<[u8; BYTES]>,
+}
 
 impl Grid<'_> {
     pub(super) fn map_replace(
@@ -71,7 +84,40 @@ impl Grid<'_> {
                 self.race_touch(w, touch, place, PART, 1 << lane, Some(bytes))?;
             }
             self.write_at(w, place, bytes, (1 << PART) - 1);
+            if let (0, Place::Global(..)) = (part, place) {
+                *self.map_versions.entry(address).or_default() += 1;
+            }
         }
+        Ok(())
+    }
+
+    /// `fence.proxy.tensormap::generic.acquire`: the block fetches the maps anew.
+    pub(super) fn map_acquire(&mut self, w: usize, mask: u32, at: &Address) -> Step<()> {
+        let addresses = self.addresses(w, at, mask)?;
+        let slot = self.slot(w);
+        for lane in (0..32).filter(|&i| mask >> i & 1 == 1) {
+            let version = self.map_versions.get(&addresses[lane]).copied().unwrap_or(0);
+            self.blocks[slot].maps.insert(addresses[lane], Fetched { version, bytes: None });
+        }
+        Ok(())
+    }
+
+    /// A copy uses a map: it must be the one that the block would fetch now.
+    pub(super) fn map_use(&mut self, w: usize, lane: u32, map: &Address, bytes: &[u8; BYTES]) -> Step<()> {
+        let address = self.addresses(w, map, 1 << lane)?[lane as usize];
+        if address >= SHARED_WINDOW {
+            return Ok(());
+        }
+        let version = self.map_versions.get(&address).copied().unwrap_or(0);
+        let slot = self.slot(w);
+        let fetched = self.blocks[slot].maps.entry(address).or_default();
+        if fetched.version != version || fetched.bytes.is_some_and(|old| old != *bytes) {
+            let what = format!(
+                "the tensor map at {address:#x} was changed, and no fence.proxy.tensormap acquired it"
+            );
+            return Err(Trouble { kind: FaultKind::Descriptor(what), lane: Some(lane) });
+        }
+        fetched.bytes = Some(*bytes);
         Ok(())
     }
 }

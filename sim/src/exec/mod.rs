@@ -71,6 +71,8 @@ pub(crate) struct Grid<'a> {
     program: &'a Program,
     /// Addresses of the module's variables.
     variables: &'a [u64],
+    /// How often `tensormap.*` has changed the map at an address.
+    map_versions: HashMap<u64, u64>,
     profile: &'a CardProfile,
     schedule: Schedule,
     params: Vec<u8>,
@@ -129,6 +131,8 @@ pub(crate) struct Block {
     loads: VecDeque<PendingLoad>,
     stores: Vec<PendingStore>,
     copies: VecDeque<copies::Pending>,
+    /// Tensor maps in global memory that its copies have used, or that it has acquired.
+    maps: HashMap<u64, maps::Fetched>,
     warpgroups: Vec<wgmma::Warpgroup>,
     /// What each waiter last saw of an mbarrier: (warp, barrier, operation) to the phase polled in vain.
     parity_seen: HashMap<(usize, u32, u32), Option<u64>>,
@@ -172,6 +176,7 @@ impl<'a> Grid<'a> {
         let mut grid = Self {
             program,
             variables,
+            map_versions: HashMap::new(),
             profile,
             schedule: launch.schedule,
             params,

@@ -211,6 +211,7 @@ impl Block {
             loads: VecDeque::new(),
             stores: Vec::new(),
             copies: VecDeque::new(),
+            maps: HashMap::new(),
             warpgroups: Vec::new(),
             parity_seen: HashMap::new(),
             steps: 0,
@@ -223,6 +224,7 @@ impl Block {
         self.shared.reset();
         self.named = Default::default();
         self.mbarriers.clear();
+        self.maps.clear();
         self.parity_seen.clear();
         self.warpgroups = (0..warps.div_ceil(4)).map(|_| wgmma::Warpgroup::default()).collect();
         self.steps = 0;

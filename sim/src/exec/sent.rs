@@ -15,6 +15,8 @@ pub(super) enum Sent {
         from: u32,
         to: u32,
         bytes: u32,
+        /// How it combines with what is there, if it does not replace that.
+        reduce: Option<(Rmw, Type)>,
     },
     /// Bytes, and which of them are defined.
     Values {
@@ -39,7 +41,7 @@ impl Sent {
     /// Address and length of where it goes, and whether it overwrites that without looking.
     pub(super) fn destination(&self) -> (u32, u32, bool) {
         match self {
-            Self::Copy { to, bytes, .. } => (*to, *bytes, true),
+            Self::Copy { to, bytes, reduce, .. } => (*to, *bytes, reduce.is_none()),
             Self::Values { to, data, .. } => (*to, data.len() as u32, true),
             Self::Reduction { to, ty, .. } => (*to, ty.bytes(), false),
         }
@@ -49,7 +51,7 @@ impl Sent {
 impl Grid<'_> {
     pub(super) fn send(&mut self, w: usize, kind: &Kind, mask: u32) -> Step<()> {
         match kind {
-            Kind::BulkSend { to, from, bytes, barrier } => {
+            Kind::BulkSend { to, from, bytes, barrier, reduce } => {
                 let sizes = self.sure32(w, *bytes, mask, "a bulk copy's size")?;
                 for lane in (0..32).filter(|&i| mask >> i & 1 == 1) {
                     let bytes = sizes[lane as usize];
@@ -58,7 +60,7 @@ impl Grid<'_> {
                     check_bulk([from, route.to, bytes].map(u64::from), lane)?;
                     let slot = self.slot(w);
                     self.readable(slot, from, bytes).map_err(|kind| Trouble { kind, lane: Some(lane) })?;
-                    let sent = Sent::Copy { slot, from, to: route.to, bytes };
+                    let sent = Sent::Copy { slot, from, to: route.to, bytes, reduce: *reduce };
                     self.issue_load(w, lane, Source::Sent(sent), route, bytes)?;
                 }
             }
@@ -117,10 +119,23 @@ impl Grid<'_> {
         let (at, len) =
             (self.blocks[target].shared.locate(to, bytes).expect("checked at issue"), bytes as usize);
         match sent {
-            Sent::Copy { slot, from, .. } => {
+            Sent::Copy { slot, from, reduce, .. } => {
                 let from = self.readable(*slot, *from, bytes)?;
-                let data = self.blocks[*slot].shared.data[from..from + len].to_vec();
+                let mut data = self.blocks[*slot].shared.data[from..from + len].to_vec();
                 let shared = &mut self.blocks[target].shared;
+                if let Some((rmw, ty)) = reduce {
+                    if self.schedule.checks && !shared.defined.all(at, len) {
+                        let used_as = "a reduction's memory operand";
+                        return Err(FaultKind::Uninitialised { used_as }.into());
+                    }
+                    let size = ty.bytes() as usize;
+                    for (new, old) in data.chunks_exact_mut(size).zip(shared.data[at..].chunks(size)) {
+                        let number =
+                            |bytes: &[u8]| bytes.iter().rev().fold(0, |n, byte| n << 8 | u64::from(*byte));
+                        let result = modify(*rmw, *ty, number(old), number(new), 0, false);
+                        new.copy_from_slice(&result.to_le_bytes()[..size]);
+                    }
+                }
                 shared.data[at..at + len].copy_from_slice(&data);
                 shared.defined.put(at, len, true);
             }

@@ -439,6 +439,10 @@ impl Grid<'_> {
                 let members = self.members(w, *members, mask)?;
                 return Ok(self.warp_barrier(w, mask, members));
             }
+            Kind::MapAcquire { at } => {
+                self.map_acquire(w, mask, at)?;
+                self.race_fence(w, op, mask);
+            }
             Kind::Mma(mma) => self.multiply_synchronously(w, mask, mma)?,
             Kind::Transpose { d, a } => self.transpose(w, mask, *d, *a)?,
             Kind::Copy(copy) => self.copy(w, mask, copy)?,

@@ -11,6 +11,7 @@ mod moves;
 mod opcodes;
 mod predicates;
 pub(crate) mod program;
+mod reductions;
 pub(crate) mod rows;
 mod sync;
 mod transfer;

@@ -564,10 +564,16 @@ pub(crate) enum Kind {
         barrier: Address,
         multicast: Option<S32>,
     },
+    /// Fetches the map; a prefetch moves nothing.
+    TensorPrefetch {
+        map: Address,
+        coordinates: Vec<S32>,
+    },
     TensorStore {
         map: Address,
         coordinates: Vec<S32>,
         from: Address,
+        reduce: Option<Rmw>,
     },
     BulkLoad {
         to: Address,
@@ -582,6 +588,7 @@ pub(crate) enum Kind {
         from: Address,
         bytes: S32,
         barrier: Address,
+        reduce: Option<(Rmw, Type)>,
     },
     /// `st.async`, or `red.async` with an operation.
     Send {
@@ -595,9 +602,14 @@ pub(crate) enum Kind {
         to: Address,
         from: Address,
         bytes: S32,
+        reduce: Option<(Rmw, Type)>,
     },
     /// `cp.async`.
     Copy(Box<Copy>),
+    /// `fence.proxy.tensormap::generic.acquire`
+    MapAcquire {
+        at: Address,
+    },
     /// `mma.sync`.
     Mma(Box<Mma>),
     /// `movmatrix`.

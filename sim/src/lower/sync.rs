@@ -20,6 +20,13 @@ impl Lowering<'_> {
                 ["launch_dependents"] => return Ok((Kind::GridRelease, Class::Barrier)),
                 _ => return self.unknown(i),
             },
+            "fence" if s.has("tensormap::generic") && s.has("acquire") => {
+                need(1)?;
+                return Ok((Kind::MapAcquire { at: self.address(&o[0])? }, Class::Barrier));
+            }
+            "cp" if s.modifiers.first() == Some(&"reduce") => {
+                return Ok((self.bulk_reduction(i, s)?, Class::Bulk));
+            }
             "fence" | "membar" | "discard" | "applypriority" | "pmevent" => {
                 return Ok((Kind::Nothing, Class::Barrier));
             }
@@ -239,6 +246,10 @@ impl Lowering<'_> {
         if m.first() != Some(&"async") || m.get(1) != Some(&"bulk") {
             return self.unknown(i);
         }
+        if m.iter().any(|m| m.starts_with("im2col")) {
+            return self
+                .error(format!("`{}`: im2col copies are not simulated; tiled ones are", i.opcode.join(".")));
+        }
         match m.get(2) {
             Some(&"commit_group") => return Ok(Kind::BulkCommit),
             Some(&"wait_group") => {
@@ -246,11 +257,14 @@ impl Lowering<'_> {
                 let Operand::Integer(pending) = o[0] else { return self.unknown(i) };
                 return Ok(Kind::BulkWait { pending: pending as u32, read: s.has("read") });
             }
+            Some(&"prefetch") if m.get(3) == Some(&"tensor") => {
+                need(1)?;
+                let Operand::Tensor(map, list) = &o[0] else { return self.unknown(i) };
+                let coordinates = list.iter().map(|c| self.s32(c)).collect::<Lowered<Vec<_>>>()?;
+                return Ok(Kind::TensorPrefetch { map: self.address(map)?, coordinates });
+            }
             Some(&"prefetch") => return Ok(Kind::Nothing),
             _ => {}
-        }
-        if m.iter().any(|m| m.starts_with("im2col")) {
-            return self.unknown(i);
         }
         // The mask follows the barrier.
         let multicast = |at: usize| match (s.has("multicast::cluster"), o.get(at)) {
@@ -275,7 +289,7 @@ impl Lowering<'_> {
             (true, false) if s.has("bulk_group") => {
                 need(2)?;
                 let (map, coordinates) = coordinates(&o[0])?;
-                Kind::TensorStore { map, coordinates, from: self.address(&o[1])? }
+                Kind::TensorStore { map, coordinates, from: self.address(&o[1])?, reduce: None }
             }
             (false, true) if s.has("global") => {
                 need(4)?;
@@ -294,6 +308,7 @@ impl Lowering<'_> {
                     from: self.address(&o[1])?,
                     bytes: self.s32(&o[2])?,
                     barrier: self.address(&o[3])?,
+                    reduce: None,
                 }
             }
             (false, false) if s.has("bulk_group") => {
@@ -302,6 +317,7 @@ impl Lowering<'_> {
                     to: self.address(&o[0])?,
                     from: self.address(&o[1])?,
                     bytes: self.s32(&o[2])?,
+                    reduce: None,
                 }
             }
             _ => return self.unknown(i),

@@ -4,7 +4,7 @@ use crate::rig::{lanes, rig};
 use narrowgauge_sim::FaultKind;
 
 /// Bytes of an operand.
-fn width(ty: &str) -> u32 {
+pub fn width(ty: &str) -> u32 {
     match ty {
         "b16" | "f16" | "bf16" => 2,
         "u64" | "s64" | "b64" | "f64" => 8,
@@ -13,7 +13,7 @@ fn width(ty: &str) -> u32 {
 }
 
 /// What memory holds afterwards, from the definitions.
-fn expected(op: &str, ty: &str, old: u64, b: u64, c: u64) -> u64 {
+pub fn expected(op: &str, ty: &str, old: u64, b: u64, c: u64) -> u64 {
     let (so, sb) = match width(ty) {
         4 => (i64::from(old as i32), i64::from(b as i32)),
         _ => (old as i64, b as i64),
@@ -166,7 +166,7 @@ fn operations_on_their_types_in_every_space() {
 }
 
 /// f16 and bf16 of small integers and halves.
-fn half(ty: &str, x: f32) -> u32 {
+pub fn half(ty: &str, x: f32) -> u32 {
     let bits = x.to_bits();
     if x == 0.0 {
         return 0;

@@ -19,9 +19,12 @@ mod memory;
 mod mma;
 mod moves;
 mod predicates;
+mod reductions;
 mod rig;
 mod table;
+mod targets;
 mod tensor_copies;
+mod tensor_maps;
 mod warp;
 mod wgmma;
 
