@@ -1,6 +1,7 @@
 //! One instruction to one operation: arithmetic, comparison and control flow. The rest is in its neighbours.
 
 use super::arithmetic::{self, Operation, Spelling};
+use super::modifiers;
 use super::opcodes::{self, Family};
 use super::program::{Kind, S64, Type};
 use super::{Lowered, Lowering};
@@ -41,6 +42,11 @@ impl Lowering<'_> {
                 Ok(())
             }
         };
+        if let Some(odd) = modifiers::stranger(spelling.name, &spelling.modifiers) {
+            let whole = i.opcode.join(".");
+            return self
+                .error(format!("the simulator does not know `{whole}`: `.{odd}` means nothing to it"));
+        }
         let Some(family) = opcodes::family(spelling.name) else { return self.unknown(i) };
         match family {
             Family::Arithmetic | Family::Predicate if spelling.last() == "pred" => {

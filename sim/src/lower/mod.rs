@@ -7,6 +7,7 @@ mod copies;
 mod instruction;
 mod maps;
 mod matrices;
+mod modifiers;
 mod moves;
 mod opcodes;
 mod predicates;

@@ -58,6 +58,16 @@ fn modifiers_that_mean_nothing_are_refused() {
         "shf.l.b32 %r0, %r1, %r2, %r3",
         "prmt.b32.f5e %r0, %r1, %r2, %r3",
         "mul.u32 %r0, %r1, %r2",
+        "ld.global.frozen.u32 %r0, [%d0]",
+        "ld.release.gpu.global.u32 %r0, [%d0]",
+        "st.acquire.gpu.global.u32 [%d0], %r0",
+        "st.global.f16x2 [%d0], %r0",
+        "atom.global.add.rz.f32 %r0, [%d0], %r1",
+        "fence.proxy.texture",
+        "bar.sync.relaxing 0",
+        "shfl.sync.rotate.b32 %r0, %r1, 1, 31, -1",
+        "cp.async.bulk.commit_group.later",
+        "mbarrier.init.shared::cta.b32 [%r0], 1",
     ] {
         let text = format!(
             ".version 9.0\n.target sm_90a\n.visible .entry k()\n{{\n.reg .b32 %r<4>; .reg .b64 %d<4>; .reg .pred %p<2>;\n{wrong};\n}}"

@@ -152,7 +152,9 @@ fn wrong_replacements_are_told() {
     let wrong =
         rig("tensormap.replace.tile.rank.global.b1024.b32 [%b0], 1;").numbers(0..32).fault("tensormap");
     assert!(wrong.to_string().contains("not a tensor map"), "{wrong}");
-    let wrong = edited("@%p0 tensormap.replace.tile.elemtype.global.b1024.b32 [%b1], 13;").illegal().fault("elemtype");
+    let wrong = edited("@%p0 tensormap.replace.tile.elemtype.global.b1024.b32 [%b1], 13;")
+        .illegal()
+        .fault("elemtype");
     assert!(wrong.to_string().contains("element type 13"), "{wrong}");
     let bad = format!("@%p0 tensormap.replace.tile.box_dim.global.b1024.b32 [%b1], 0, 7;\n {ACQUIRE}");
     let wrong = edited(&bad).fault("cp.async.bulk.tensor");
