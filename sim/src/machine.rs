@@ -59,7 +59,9 @@ pub struct Chained<'a> {
     pub module: &'a Module,
     /// The launch.
     pub launch: Launch<'a>,
-    /// Programmatic stream serialisation: it may start before the launch before it has ended.
+    /// Programmatic stream serialisation: it may start before the launch before it has ended. On the first launch of a
+    /// chain: before whatever came before the chain, so that it may touch no global memory before its wait, nor end
+    /// without one.
     pub programmatic: bool,
 }
 

@@ -113,12 +113,7 @@ impl Executor {
     }
 
     pub(super) fn run(&self, prepared: &Prepared, records: &Records) -> Result<()> {
-        let schedule = *lock(&self.schedule);
-        let params = [&prepared.parameters[..]];
-        let launch = prepared.launch(&params, schedule);
-        let report = lock(&self.machine).launch(&prepared.module, &launch);
-        record(prepared, report.map_err(|fault| Error::Fault(fault.to_string()))?, records);
-        Ok(())
+        self.run_all(std::slice::from_ref(prepared), records)
     }
 
     /// Runs launches that follow one another on a stream. As on a card, each may start before the one before it has

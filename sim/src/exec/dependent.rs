@@ -4,7 +4,8 @@
 //! predecessor does anything, and runs until every block that the card holds stands at `griddepcontrol.wait`. Only then
 //! the predecessor runs, to its end. A launch further down starts early too if every block of the one before it has
 //! executed `griddepcontrol.launch_dependents` or ended by then. What a kernel touches of global memory before its wait
-//! is held against what the unfinished ones before it touch, allocation by allocation.
+//! is held against what the unfinished ones before it touch, allocation by allocation. Where the chain itself begins
+//! with a programmatic launch, nobody knows what that one follows: it may touch nothing before its wait.
 
 use super::Grid;
 use super::warp::Wait;
@@ -45,6 +46,10 @@ pub(super) struct Dependence {
     older: bool,
     /// Blocks should wait for it before they end.
     pub(super) programmatic: bool,
+    /// The launch before it is not part of the chain.
+    pub(super) unknown: bool,
+    /// A launch after this one may start before it has ended.
+    watched: bool,
     /// Allocations, by their first address, that it reads and writes.
     reads: BTreeSet<u64>,
     writes: BTreeSet<u64>,
@@ -74,9 +79,12 @@ pub(crate) fn chain(
     links: &[Link<'_>],
 ) -> Result<Vec<Report>, Box<Fault>> {
     let mut grids = Vec::new();
-    for link in links {
+    for (index, link) in links.iter().enumerate() {
         let mut grid = Grid::new(profile, link.program, link.variables, link.launch)?;
-        grid.dependence = Some(Dependence { programmatic: link.programmatic, ..Dependence::default() });
+        let programmatic = link.programmatic;
+        let (unknown, watched) =
+            (index == 0 && programmatic, links.get(index + 1).is_some_and(|l| l.programmatic));
+        grid.dependence = Some(Dependence { programmatic, unknown, watched, ..Dependence::default() });
         grids.push(grid);
     }
     // Launches before `oldest` have ended; those before `started` have started. `ended[i]` may hold early.
@@ -104,7 +112,9 @@ pub(crate) fn chain(
         }
         if !ended[oldest] {
             grids[oldest].depend(false, false);
-            grids[oldest].run(global)?;
+            let result = grids[oldest].run(global);
+            grids[oldest].hasty()?;
+            result?;
             ended[oldest] = true;
         }
         for later in oldest..started {
@@ -152,21 +162,39 @@ fn conflict(later: &Grid<'_>, before: &Grid<'_>, direct: bool) -> Result<(), Box
         };
         let what =
             format!("{verb} the allocation at {base:#x} {when}, and {} {other} it", before.program.name);
-        let op = &later.program.ops[culprit.pc as usize];
-        return Err(Box::new(Fault {
-            kernel: later.program.name.clone(),
-            instruction: later.program.opcodes[op.opcode as usize].clone(),
-            line: op.line,
-            block: culprit.block,
-            warp: culprit.warp,
-            lane: None,
-            kind: FaultKind::Dependency(what),
-        }));
+        return Err(later.guilty(culprit, what));
     }
     Ok(())
 }
 
 impl Grid<'_> {
+    fn guilty(&self, culprit: &Culprit, what: String) -> Box<Fault> {
+        let op = &self.program.ops[culprit.pc as usize];
+        Box::new(Fault {
+            kernel: self.program.name.clone(),
+            instruction: self.program.opcodes[op.opcode as usize].clone(),
+            line: op.line,
+            block: culprit.block,
+            warp: culprit.warp,
+            lane: None,
+            kind: FaultKind::Dependency(what),
+        })
+    }
+
+    /// Whether it touched memory before its wait for it does not know what.
+    fn hasty(&self) -> Result<(), Box<Fault>> {
+        let Some(Dependence { unknown: true, early: [early, _], .. }) = &self.dependence else {
+            return Ok(());
+        };
+        let reads = early.reads.iter().map(|(base, culprit)| (culprit, "reads", base));
+        let writes = early.writes.iter().map(|(base, culprit)| (culprit, "writes", base));
+        match reads.chain(writes).min_by_key(|(culprit, ..)| culprit.pc) {
+            None => Ok(()),
+            Some((culprit, verb, base)) => Err(self
+                .guilty(culprit, format!("{verb} the allocation at {base:#x} before griddepcontrol.wait"))),
+        }
+    }
+
     /// Which launches before it have not ended.
     fn depend(&mut self, waits: bool, older: bool) {
         if let Some(dependence) = &mut self.dependence {
@@ -197,10 +225,17 @@ impl Grid<'_> {
         self.blocks[slot].waited = true;
     }
 
+    /// Whether it matters what a warp touches now.
+    #[inline]
+    fn watches(&self, w: usize) -> bool {
+        let Some(dependence) = &self.dependence else { return false };
+        dependence.watched || dependence.older || !self.blocks[self.slot(w)].waited
+    }
+
     /// Lanes read or write global memory.
     #[inline]
     pub(super) fn touch(&mut self, w: usize, space: Space, addresses: &Row64, mask: u32, write: bool) {
-        if self.dependence.is_none() || !matches!(space, Space::Global | Space::Generic) {
+        if !self.watches(w) || !matches!(space, Space::Global | Space::Generic) {
             return;
         }
         for lane in (0..32).filter(|&i| mask >> i & 1 == 1) {
@@ -214,7 +249,7 @@ impl Grid<'_> {
 
     /// A bulk copy reads or writes global memory.
     pub(super) fn touch_segments(&mut self, w: usize, segments: &[Segment], write: bool) {
-        if self.dependence.is_none() {
+        if !self.watches(w) {
             return;
         }
         for address in segments.iter().filter_map(|s| s.global) {

@@ -145,9 +145,14 @@ impl Grid<'_> {
     /// The last warp of a block has exited: nothing of it may still be in flight.
     pub(super) fn finish(&mut self, slot: usize) -> Step<()> {
         self.finish_copies(slot)?;
-        if !self.blocks[slot].waited && self.dependence.as_ref().is_some_and(|d| d.programmatic) {
+        if let Some(dependence) =
+            self.dependence.as_ref().filter(|d| d.programmatic && !self.blocks[slot].waited)
+        {
             let what =
                 "a block ends without griddepcontrol.wait: launches after it may overtake those before it";
+            if dependence.unknown {
+                return Err(FaultKind::Dependency(what.into()).into());
+            }
             self.warnings.insert(what.into());
         }
         let block = &self.blocks[slot];

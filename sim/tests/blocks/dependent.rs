@@ -117,6 +117,40 @@ fn a_launch_alone_has_nobody_to_wait_for() {
 }
 
 #[test]
+fn a_launch_after_nobody_knows_what_touches_nothing_early() {
+    let run = |body: &str, programmatic| {
+        let text = format!(".version 8.6\n.target sm_90a\n.address_size 64\n{}", kernel("first", body));
+        let module = Module::parse(&text).unwrap();
+        let mut machine = Machine::new(CardProfile::H20);
+        let at = machine.alloc(4 * WORDS as u64).unwrap();
+        machine.fill(at, 4 * WORDS as u64, 0).unwrap();
+        let address = at.to_le_bytes();
+        let params: [&[u8]; 4] = [&address; 4];
+        let launch = Launch {
+            entry: "first",
+            grid: [4, 1, 1],
+            block: [64, 1, 1],
+            cluster: [1; 3],
+            shared_bytes: 0,
+            params: &params,
+            schedule: Schedule::default(),
+        };
+        machine.launch_chain(&[Chained { module: &module, launch, programmatic }])
+    };
+    let dependency = |body: &str, part: &str| {
+        run(body, false).unwrap_or_else(|fault| panic!("{fault}"));
+        let fault = run(body, true).unwrap_err();
+        assert!(matches!(&fault.kind, FaultKind::Dependency(what) if what.contains(part)), "{fault}");
+        fault
+    };
+    run(PRODUCER, true).unwrap_or_else(|fault| panic!("{fault}"));
+    let fault = dependency("ld.global.u32 %r4, [%x]; griddepcontrol.wait;", "reads the allocation");
+    assert_eq!(fault.instruction, "ld.global.u32");
+    dependency("st.global.u32 [%x], 1; griddepcontrol.wait;", "writes the allocation");
+    dependency("mov.u32 %r4, 1;", "ends without griddepcontrol.wait");
+}
+
+#[test]
 fn what_the_producer_writes_is_not_there_before_the_wait() {
     let hasty = CONSUMER
         .replace("griddepcontrol.wait;", "")
