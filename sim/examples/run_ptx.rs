@@ -11,8 +11,7 @@
 //! cluster 1 1 1                     blocks of a cluster
 //! shared 65536                      bytes of dynamic shared memory
 //! schedule late 7                   eager, random or late completion of asynchronous operations, and a seed
-//! races off                         data races and missing fences are no faults: some kernels rely on what the
-//!                                   hardware orders though PTX does not
+//! races off                         data races and missing fences are not looked for
 //! fp8 exact                         FP8 wgmma accumulates in f32 rather than as Hopper does
 //! buffer a a.bin                    device memory with the bytes of a file
 //! buffer c 4096                     device memory of so many uninitialised bytes
@@ -26,8 +25,11 @@
 //! output c c.bin                    written after the launch
 //! ```
 //!
-//! Registers that a wgmma in flight owns are waited for, as ptxas does, with a warning. The counters go to the standard
-//! output; a fault to the standard error, with exit status 1.
+//! The card is lenient with what PTX forbids and hardware takes: registers that a wgmma in flight owns are waited for, as
+//! ptxas does, and data races and missing fences are warnings, like a shuffle by lanes that its mask does not name.
+//!
+//! The counters go to the standard output; warnings, and a fault, to the standard error. After a fault the exit status
+//! is 1.
 
 use narrowgauge_sim::tensor_map::{Element, Swizzle, TensorMap};
 use narrowgauge_sim::{CardProfile, Fp8Accumulation, InFlight, Launch, Machine, Module, Policy, Schedule};

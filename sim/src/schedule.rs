@@ -16,9 +16,9 @@ pub enum Policy {
 pub enum InFlight {
     /// A fault: ptxas would serialise the kernel.
     Strict,
-    /// What ptxas does: wait for the operation first, with a warning. Two more things that PTX forbids and hardware takes
-    /// are let pass: a generic address of shared memory in `ld.shared` or `st.shared`, and, with a warning, lanes that
-    /// their warp-wide operation's member mask does not name.
+    /// What ptxas does: wait for the operation first, with a warning. What else PTX forbids and hardware takes is let pass:
+    /// generic addresses of shared memory in `ld.shared` or `st.shared`, and with a warning lanes that their warp-wide
+    /// operation's member mask does not name, races and missing fences.
     Compatible,
 }
 

@@ -12,7 +12,8 @@ const MOST: u32 = 248;
 
 impl Grid<'_> {
     /// Registers that a thread begins with, as the assembler gives them to a kernel that names its block's size or a
-    /// number; a kernel that does neither cannot use `setmaxnreg`, and nothing is known of it.
+    /// number: no more than the kernel's largest `setmaxnreg.inc` asks for. A kernel that does neither cannot use
+    /// `setmaxnreg`, and nothing is known of it.
     pub(super) fn initial_registers(&self) -> Option<u32> {
         if let Some(count) = self.program.registers {
             return Some(count.min(256).next_multiple_of(8));
@@ -23,7 +24,7 @@ impl Grid<'_> {
         };
         let blocks = u64::from(self.program.least_blocks.unwrap_or(1).max(1));
         let each = u64::from(ALL) / (threads.clamp(1, 1024).next_multiple_of(128) * blocks);
-        Some((each as u32 / 8 * 8).min(MOST))
+        Some((each as u32 / 8 * 8).min(self.program.most_registers.unwrap_or(MOST)).min(MOST))
     }
 
     pub(super) fn set_registers(&mut self, w: usize, mask: u32, count: u32, more: bool) -> Step<Flow> {

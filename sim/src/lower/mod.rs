@@ -206,8 +206,13 @@ impl<'a> Lowering<'a> {
             return self.error("`.blocksareclusters` is not supported");
         }
         let triple = |v: Vec<u32>| [0, 1, 2].map(|i| v.get(i).copied().unwrap_or(1));
+        let asked = self.ops.iter().filter_map(|op| match op.kind {
+            Kind::RegisterCount { count, more: true } => Some(count),
+            _ => None,
+        });
         Ok(Program {
             name: function.name.clone(),
+            most_registers: asked.max(),
             ops: self.ops,
             opcodes: self.opcodes,
             names32: self.names32,

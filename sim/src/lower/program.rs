@@ -757,6 +757,8 @@ pub(crate) struct Program {
     pub(crate) local_bytes: u32,
     pub(crate) required_threads: Option<[u32; 3]>,
     pub(crate) max_threads: Option<u32>,
+    /// The largest count of its `setmaxnreg.inc`.
+    pub(crate) most_registers: Option<u32>,
     /// Registers of a thread, where the kernel says so (`.maxnreg`), and blocks that must fit a multiprocessor.
     pub(crate) registers: Option<u32>,
     pub(crate) least_blocks: Option<u32>,

@@ -169,6 +169,8 @@ pub(crate) struct Know {
     pub(crate) fenced: [Clock; 2],
     /// Of that, what its threads have fenced as far as a scope reaches: what relaxed writes carry.
     pub(crate) published: [Clock; 3],
+    /// Initialisations of mbarriers that a fence for them alone has made known.
+    pub(crate) inits: Clock,
     /// Something of it came from another block.
     pub(crate) foreign: bool,
 }
@@ -176,6 +178,7 @@ pub(crate) struct Know {
 impl Know {
     pub(crate) fn join(&mut self, other: &Self) {
         self.base.join(&other.base);
+        self.inits.join(&other.inits);
         for (mine, theirs) in self.fenced.iter_mut().zip(&other.fenced) {
             mine.join(theirs);
         }

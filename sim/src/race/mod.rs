@@ -315,6 +315,24 @@ impl Races {
         self.phased.entry(place).or_default().gathering.join(&know);
     }
 
+    /// A relaxed arrival carries what fences of its lanes made of their past: all of it, or the initialisation of
+    /// mbarriers only.
+    pub(crate) fn arrive_relaxed(&mut self, place: (u32, u32), warp: u32, mask: u32) {
+        let mut know = Know::default();
+        for lane in (0..32).filter(|&l| mask >> l & 1 == 1) {
+            if let Some(carried) = self.lanes(warp).carried(lane, Scope::Cluster) {
+                know.join(&carried);
+            }
+        }
+        for barrier in self.barriers.values() {
+            let (by, lane, clock) = barrier.init;
+            if barrier.fenced && by == warp && mask >> lane & 1 == 1 {
+                know.inits.raise(Key::lane(by, lane), clock);
+            }
+        }
+        self.phased.entry(place).or_default().gathering.join(&know);
+    }
+
     /// The barrier opens.
     pub(crate) fn open(&mut self, place: (u32, u32)) {
         let phased = self.phased.entry(place).or_default();
@@ -374,7 +392,7 @@ impl Races {
         let ((by, who, clock), fenced) = (barrier.init, barrier.fenced);
         let own = by == warp && who == lane;
         let know = self.lanes(warp).of(lane);
-        if !own && !know.base.knows(by, 1 << who, clock) {
+        if !own && !know.base.knows(by, 1 << who, clock) && !know.inits.knows(by, 1 << who, clock) {
             return Err(Unseen::Unordered);
         }
         if asynchronous && !fenced && !know.fenced[Space::Shared as usize].knows(by, 1 << who, clock) {

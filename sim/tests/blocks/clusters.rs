@@ -1,7 +1,7 @@
 //! Ranks, addresses, the cluster barrier and shared memory of peers.
 
 use super::{Case, SYNC, is_cluster};
-use narrowgauge_sim::{CardProfile, FaultKind, Schedule};
+use narrowgauge_sim::{CardProfile, FaultKind, InFlight, Schedule};
 
 #[test]
 fn special_registers_place_a_block_in_its_cluster() {
@@ -234,4 +234,39 @@ fn a_block_of_a_cluster_can_wait_for_a_barrier_of_its_own_only() {
     let own = right.replace("shared::cluster.b64 _, [%r2]", "shared::cta.b64 _, [%r2]");
     let fault = Case::new(&own).clusters_of(2).schedule(Schedule::default()).fault();
     assert!(is_cluster(&fault, "not in the block's own"), "{fault}");
+}
+
+/// The fence for initialisations and a relaxed arrival make mbarriers known to the cluster, and nothing else.
+#[test]
+fn a_relaxed_arrival_carries_the_initialisations_that_a_fence_released() {
+    let relaxed = "barrier.cluster.arrive.relaxed.aligned; barrier.cluster.wait.acquire.aligned;";
+    let right = format!(
+        "mov.u32 %r0, smem; setp.eq.u32 %p0, %t, 0; @%p0 mbarrier.init.shared::cta.b64 [%r0], 32;
+        fence.mbarrier_init.release.cluster; {relaxed} xor.b32 %r1, %rank, 1; mapa.shared::cluster.u32 %r2, %r0, %r1;
+        mbarrier.arrive.release.cluster.shared::cluster.b64 _, [%r2];
+        WAIT: mbarrier.try_wait.parity.acquire.cluster.shared::cta.b64 %p1, [%r0], 0; @!%p1 bra WAIT; {SYNC}
+        @%p0 st.relaxed.gpu.global.u32 [%out], 1;"
+    );
+    assert_eq!(Case::new(&right).clusters_of(2).every_output()[0], 1);
+    let fault = Case::new(&right.replace("fence.mbarrier_init.release.cluster;", "")).clusters_of(2).fault();
+    assert!(matches!(fault.kind, FaultKind::BarrierUnseen { .. }), "{fault}");
+    let data = |fence: &str| {
+        format!(
+            "mov.u32 %r0, smem; mad.lo.u32 %r1, %t, 4, %r0; st.shared.u32 [%r1], %rank; {fence} {relaxed}
+            xor.b32 %r2, %rank, 1; mapa.shared::cluster.u32 %r3, %r1, %r2; ld.shared::cluster.u32 %r4, [%r3];
+            mul.wide.u32 %rd0, %b, 4; add.u64 %rd0, %out, %rd0; setp.eq.u32 %p0, %t, 0;
+            @%p0 st.global.u32 [%rd0], %r4; {SYNC}"
+        )
+    };
+    let out = Case::new(&data("fence.acq_rel.cluster;")).clusters_of(2).every_output();
+    assert_eq!(out[..2], [1, 0]);
+    let race = data("fence.mbarrier_init.release.cluster;");
+    let fault = Case::new(&race).clusters_of(2).fault();
+    assert!(matches!(fault.kind, FaultKind::Race { .. }), "{fault}");
+    // Hardware's own order may do for the kernels of others: one warning for a pair of instructions.
+    let schedule = Schedule { in_flight: InFlight::Compatible, ..Schedule::default() };
+    let (out, report) = Case::new(&race).clusters_of(2).schedule(schedule).run().unwrap();
+    assert_eq!(out[..2], [1, 0]);
+    let races = report.warnings.iter().filter(|w| w.contains("data race")).count();
+    assert_eq!(races, 1, "{:?}", report.warnings);
 }

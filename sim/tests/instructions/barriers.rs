@@ -218,6 +218,13 @@ fn register_counts_are_for_whole_warps() {
     .directives(".maxntid 128, 1, 1")
     .out();
     assert_eq!(out, [1; 128]);
+    // 256 threads could begin with 248 registers each; the assembler gives them no more than the largest increase.
+    let out = rig("setmaxnreg.inc.sync.aligned.u32 200;\n st.global.u32 [%at], 1;");
+    assert_eq!(out.threads(256).directives(".maxntid 256, 1, 1").out(), [1; 256]);
+    let line = "setmaxnreg.inc.sync.aligned.u32 200;";
+    let wrong = rig(&format!("{line}\n setmaxnreg.inc.sync.aligned.u32 232;"));
+    let wrong = wrong.threads(256).directives(".maxntid 256, 1, 1").fault(line);
+    assert!(wrong.to_string().contains("fewer than the 232"), "{wrong}");
     let wrong = rig("setp.lt.u32 %p0, %t, 16;\n @!%p0 bra END;\n setmaxnreg.dec.sync.aligned.u32 24;\n END:")
         .directives(".maxntid 128, 1, 1")
         .fault("setmaxnreg");

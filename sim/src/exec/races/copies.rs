@@ -71,7 +71,9 @@ impl Grid<'_> {
                     Spot { region: Region::Shared(block), at, bytes },
                 )
             });
-            result.map_err(|clash| self.clash(&clash))?;
+            if let Err(clash) = result {
+                self.found(&clash, None)?;
+            }
             writes.push((block, write));
         }
         Ok(Some(Issued { writes, know, w, warp, lane, pc }))
@@ -136,11 +138,8 @@ impl Grid<'_> {
             races.access_async(access, &issued.know, Some(issued.lane), *spot)
         });
         self.races = Some(sanitizer);
-        result.map_err(|clash| {
-            // Its instruction is to blame, not the running one.
-            self.blame = Some((issued.w, issued.pc));
-            self.clash(&clash)
-        })
+        // Its instruction is to blame, not the running one.
+        result.or_else(|clash| self.found(&clash, Some((issued.w, issued.pc))))
     }
 
     /// A lane issues a store of a bulk group.
@@ -180,7 +179,7 @@ impl Grid<'_> {
         }
         sanitizer.stores.insert((warp, lane), pc);
         self.races = Some(sanitizer);
-        result.map_err(|clash| self.clash(&clash))
+        result.or_else(|clash| self.found(&clash, None))
     }
 
     /// Lanes exit: nobody can wait any more for what they have in flight.
@@ -269,10 +268,7 @@ impl Grid<'_> {
             }
         }
         self.races = Some(sanitizer);
-        result.map_err(|(member, clash)| {
-            self.blame = Some((first + member, pc));
-            self.clash(&clash)
-        })
+        result.or_else(|(member, clash)| self.found(&clash, Some((first + member, pc))))
     }
 
     /// A warp has waited for the wgmma groups of its warpgroup before `limit`.
@@ -315,7 +311,7 @@ impl Grid<'_> {
             let result = sanitizer.races.access_async(&access, &know, Some(lane as u32), spot);
             let flying = Flying { lane: lane as u32, group, access, spot, pc, counted: None };
             sanitizer.flying.entry(warp).or_default().push(flying);
-            result.map_err(|clash| self.clash(&clash))?;
+            result.or_else(|clash| self.found(&clash, None))?;
         }
         Ok(())
     }

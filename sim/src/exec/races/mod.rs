@@ -14,7 +14,8 @@ use crate::fault::{FaultKind, Side};
 use crate::lower::program::{Op, Program};
 use crate::memory::shared::WINDOW;
 use crate::race::{Clash, Layout, MOST_WARPS, Manner, Order, Party, Races, Region, Space, Spot, Thread, Why};
-use std::collections::HashMap;
+use crate::schedule::InFlight;
+use std::collections::{HashMap, HashSet};
 
 /// The race checker of a launch, with what the executor keeps for it.
 pub(super) struct Sanitizer {
@@ -28,6 +29,8 @@ pub(super) struct Sanitizer {
     flying: HashMap<u32, Vec<Flying>>,
     /// By warp and lane: the last bulk store that it has not waited for.
     stores: HashMap<(u32, u32), u32>,
+    /// Pairs of instructions whose clash was a warning.
+    tolerated: HashSet<(u32, u32)>,
 }
 
 /// The accesses of one instruction.
@@ -57,6 +60,7 @@ impl Sanitizer {
             barriers: Vec::new(),
             flying: HashMap::new(),
             stores: HashMap::new(),
+            tolerated: HashSet::new(),
         }))
     }
 
@@ -152,7 +156,7 @@ impl Grid<'_> {
             }
         }
         self.races = Some(sanitizer);
-        result.map_err(|clash| self.clash(&clash))
+        result.or_else(|clash| self.found(&clash, None))
     }
 
     /// The same for a read of many lanes, of which neighbours often share a place.
@@ -239,6 +243,25 @@ impl Grid<'_> {
             Why::Proxy => FaultKind::Proxy { space, address, access, earlier },
         };
         Trouble { kind, lane }
+    }
+
+    /// A clash is a fault, whose instruction may not be the running one. In the compatible mode, where the hardware's own
+    /// order may do, it is a warning for every pair of instructions.
+    fn found(&mut self, clash: &Clash, blame: Option<(usize, u32)>) -> Step<()> {
+        let trouble = self.clash(clash);
+        self.tolerate(trouble, (clash.now.pc, clash.earlier.pc), blame)
+    }
+
+    fn tolerate(&mut self, trouble: Trouble, pair: (u32, u32), blame: Option<(usize, u32)>) -> Step<()> {
+        if self.schedule.in_flight == InFlight::Strict {
+            self.blame = blame.or(self.blame);
+            return Err(trouble);
+        }
+        let first = self.races.as_mut().is_some_and(|s| s.tolerated.insert(pair));
+        if first {
+            self.warnings.insert(trouble.kind.to_string());
+        }
+        Ok(())
     }
 
     /// `fence` and its like.

@@ -47,7 +47,10 @@ impl Grid<'_> {
         let place = self.cluster_place(self.slot(w));
         let relaxed = self.order(&self.program.ops[self.current_pc as usize]) == Order::Relaxed;
         let (warp, live) = (id(&self.warps[w]), self.warps[w].live);
-        if let Some(sanitizer) = self.races.as_mut().filter(|_| !relaxed) {
+        let Some(sanitizer) = self.races.as_mut() else { return };
+        if relaxed {
+            sanitizer.races.arrive_relaxed(place, warp, mask);
+        } else {
             sanitizer.races.arrive(place, warp, mask, live);
         }
     }
@@ -105,9 +108,10 @@ impl Grid<'_> {
     ) -> Step<()> {
         let (block, warp) = (self.number(slot), id(&self.warps[w]));
         let Some(sanitizer) = self.races.as_mut() else { return Ok(()) };
-        sanitizer.races.barrier_seen((block, address), warp, lane, asynchronous).map_err(|unseen| {
+        sanitizer.races.barrier_seen((block, address), warp, lane, asynchronous).or_else(|unseen| {
             let fence = unseen == Unseen::Unfenced;
-            Trouble { kind: FaultKind::BarrierUnseen { address, fence }, lane: Some(lane) }
+            let kind = FaultKind::BarrierUnseen { address, fence };
+            self.tolerate(Trouble { kind, lane: Some(lane) }, (self.current_pc, u32::MAX), None)
         })
     }
 
