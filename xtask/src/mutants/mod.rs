@@ -30,13 +30,14 @@ const FAMILIES: [(&str, &[&str]); 7] = [
 
 pub const USAGE: &str =
     "usage: cargo xtask mutants [--family quant|vocab|norm|routing|mla|gemm|shared] [--seed S] \
-[--minutes N] [--jobs N] [--only TEXT] [--list]
+[--minutes N] [--jobs N] [--only TEXT] [--again FILE] [--list]
 
   --family   only this one; every one by default
   --seed     which edits are tried, in which order, and on which drawn cases (default 1)
   --minutes  for each family, at most (default 20)
   --jobs     compilations at a time (default: one a core)
   --only     edits whose `file:line kind` contains this
+  --again    only the survivors of an earlier report, target/mutants/<family>-<seed>.txt, after the tests got better
   --list     shows the edits and runs nothing";
 
 struct Options {
@@ -45,6 +46,7 @@ struct Options {
     minutes: u64,
     jobs: usize,
     only: String,
+    again: Option<String>,
     list: bool,
 }
 
@@ -85,7 +87,8 @@ pub fn mutants(arguments: &[String]) -> Result<(), String> {
 
 fn parse(arguments: &[String]) -> Result<Options, String> {
     let jobs = std::thread::available_parallelism().map_or(1, usize::from);
-    let mut options = Options { family: None, seed: 1, minutes: 20, jobs, only: String::new(), list: false };
+    let mut options =
+        Options { family: None, seed: 1, minutes: 20, jobs, only: String::new(), again: None, list: false };
     let mut words = arguments.iter();
     while let Some(word) = words.next() {
         let mut value = || words.next().ok_or_else(|| format!("{word} needs a value\n{USAGE}"));
@@ -97,6 +100,10 @@ fn parse(arguments: &[String]) -> Result<Options, String> {
             "--minutes" => options.minutes = number(value()?)?,
             "--jobs" => options.jobs = number(value()?)?.max(1) as usize,
             "--only" => options.only = value()?.clone(),
+            "--again" => {
+                let path = value()?;
+                options.again = Some(fs::read_to_string(path).map_err(|e| format!("{path}: {e}"))?);
+            }
             "--list" => options.list = true,
             other => return Err(format!("{other}: unknown\n{USAGE}")),
         }
@@ -130,6 +137,9 @@ fn drawn(family: &str, options: &Options) -> Result<Vec<Mutant>, String> {
     found.retain(|mutant| {
         format!("{}:{} {}", mutant.file, mutant.line, mutant.edit.kind).contains(&options.only)
     });
+    if let Some(report) = &options.again {
+        found.retain(|mutant| report.lines().any(|line| line.trim() == describe(mutant)));
+    }
     let mut state = options.seed;
     for last in (1..found.len()).rev() {
         found.swap(last, (next(&mut state) % (last as u64 + 1)) as usize);
@@ -193,7 +203,8 @@ fn run(family: &str, tests: &[&str], mutants: &[Mutant], options: &Options) -> R
     }
     let report = report(family, options, tried, mutants.len(), &tally);
     print!("\n{report}");
-    let file = folder.join(format!("{family}-{}.txt", options.seed));
+    let suffix = if options.again.is_some() { "-again" } else { "" };
+    let file = folder.join(format!("{family}-{}{suffix}.txt", options.seed));
     fs::write(&file, report).map_err(|e| format!("{}: {e}", file.display()))
 }
 
