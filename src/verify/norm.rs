@@ -199,6 +199,7 @@ pub(super) fn cases() -> Vec<Case> {
         case!("norm 2x20000", check, { rows: 2, columns: 20_000 }),
         case!("norm and quantisation 3x7168", check_quantized, { columns: 7168 }),
         case!("norm and quantisation 5x1536, powers of two", check_quantized, { rows: 5, power_of_two: true }),
+        case!("norm and quantisation 1x18432", check_quantized, { rows: 1, columns: 18432 }),
         case!("norm and quantisation 3x200", check_quantized, { columns: 200, place: Place { offset: 1, padding: 0 } }),
         case!("add 4x7168", check_add, { rows: 4, columns: 7168 }, false),
         case!("add 4x100 in place", check_add, { columns: 100, place: Place { offset: 5, padding: 1 } }, true),

@@ -183,6 +183,19 @@ fn nan_is_reported_and_never_chosen() {
     assert!(device.stream().status().unwrap().is_clear());
 }
 
+/// Every finite bias ranks before nothing at all, however far down it pulls.
+#[test]
+#[cfg_attr(not(ng_kernels), ignore = "needs compiled kernels: run cargo xtask setup")]
+fn the_lowest_finite_bias_is_still_chosen() {
+    let device = device();
+    let mut bias = vec![f32::MIN; 256];
+    // Seven that rank higher, in four groups; the eighth is one of the lowest.
+    [3, 35, 36, 67, 68, 99, 100].iter().for_each(|expert| bias[*expert] = 1.0);
+    let routed = route(&device, &[0.0; 256], &bias);
+    assert_eq!(routed.ids, [3, 35, 36, 67, 68, 99, 100, 0]);
+    assert!(device.stream().status().unwrap().is_clear());
+}
+
 fn wrong(result: Result<()>) -> &'static str {
     match result {
         Err(Error::Argument { argument, .. }) => argument,
