@@ -35,6 +35,7 @@ OUT:
             r"
     setp.lt.u32 %p0, %t, 128;
     @%p0 setmaxnreg.{-inc-}{+dec+}.sync.aligned.u32 40; //!
+    @%p0 setmaxnreg.inc.sync.aligned.u32 200;
 ",
         ),
         registers(
