@@ -19,9 +19,9 @@ use suite::{Answer, Limit, Suite};
 /// A family and its test programs, `program=test` for one test of a program. `shared` is `kernels/ptx` and
 /// `kernels/tile`, which every program tests; the quick ones come first.
 const FAMILIES: [(&str, &[&str]); 7] = [
-    ("quant", &["quant", "graphs=quant"]),
-    ("vocab", &["vocab", "graphs=vocab"]),
-    ("norm", &["norm", "graphs=norm"]),
+    ("quant", &["quant", "graphs=quant", "traffic=quant"]),
+    ("vocab", &["vocab", "graphs=vocab", "traffic=vocab"]),
+    ("norm", &["norm", "graphs=norm", "traffic=norm"]),
     ("routing", &["routing", "graphs=routing"]),
     ("mla", &["rope", "graphs=mla", "mla"]),
     ("gemm", &["graphs=gemm", "gemm"]),
