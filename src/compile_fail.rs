@@ -23,6 +23,17 @@
 //! }
 //! ```
 //!
+//! A stream is a handle, and what is gone cannot be launched on:
+//!
+//! ```compile_fail,E0382
+//! use narrowgauge::{Device, Result, bf16, norm::Add};
+//! fn wrong(device: &Device) -> Result<()> {
+//!     let (a, stream) = (device.zeros::<bf16>(&[2, 8])?, device.new_stream()?);
+//!     drop(stream);
+//!     Add::new(&a, &a, &a).launch(&stream)
+//! }
+//! ```
+//!
 //! Rows and blocks of FP8 are types of their own, as their scales are different things:
 //!
 //! ```compile_fail,E0308

@@ -237,7 +237,12 @@ pub(super) fn rows() -> Vec<Row> {
                 })
             },
         ]),
-        row!(24, "a buffer that was freed", [], CannotCompile("an operation that outlives its operands")),
+        row!(
+            24,
+            "a buffer that was freed",
+            [],
+            CannotCompile("src/compile_fail.rs, E0505 and E0515: an operation that outlives its operands")
+        ),
         row!(56, "a workspace that is missing, small, misaligned or shared by two streams", [
             Error "Attention, missing" |lab| {
                 let split = Split::new(lab).map_err(text)?;
@@ -284,7 +289,7 @@ pub(super) fn rows() -> Vec<Row> {
                 let (graph, other) = (lab.stream.capture(|_| Ok(())).map_err(text)?, elsewhere(lab)?.stream());
                 lab.refused("stream", graph.launch(&other))
             },
-        ], CannotCompile("a stream that was destroyed: streams are handles, and a launch borrows one")),
+        ], CannotCompile("src/compile_fail.rs, E0382: a stream that is gone")),
         row!(
             60,
             "no driver, no device, no kernels for the card",
