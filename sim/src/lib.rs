@@ -3,6 +3,10 @@
 //! [`Module::parse`] reads the PTX that nvcc emits, [`Machine`] owns simulated device memory and [`Machine::launch`] runs an
 //! entry over it, warp by warp, 32 lanes an instruction. Asynchronous operations (TMA, wgmma) complete when the launch's
 //! [`Schedule`] lets them: eagerly, at random, or as late as the program allows.
+//!
+//! Clusters run in the order of the grid, each to its end. Where the resident ones only wait for others, through global
+//! memory, more join them, as many as the card holds. [`Machine::launch_chain`] runs launches that may start before the
+//! one before them has ended.
 
 pub mod ast;
 mod counters;

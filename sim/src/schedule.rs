@@ -5,7 +5,8 @@
 pub enum Policy {
     /// At issue.
     Eager,
-    /// At a moment drawn from the seed.
+    /// At a moment drawn from the seed. Some seeds also keep two or four clusters on the card at a time, so that blocks
+    /// interleave; without need and without this policy clusters run one after the other.
     Random,
     /// When a wait asks for it, or when nothing else can run.
     Late,
@@ -48,7 +49,8 @@ pub struct Schedule {
     pub checks: bool,
     /// Whether data races and missing proxy fences are looked for, where `checks` is on too.
     pub races: bool,
-    /// Warp instructions one block may execute before it counts as stuck.
+    /// Warp instructions one block may execute before it counts as stuck, and all blocks together while every warp that
+    /// runs polls memory in vain.
     pub step_limit: u64,
     /// Whether the launch is profiled: [`Report::profile`](crate::Report::profile). Ordinary runs keep their speed.
     pub profile: bool,
