@@ -327,7 +327,7 @@ const OPERATIONS: [(&str, Operation); 19] = [
 fn operations_run_or_refuse() {
     let device = verify::device().unwrap();
     let counts: RefCell<BTreeMap<&str, [usize; 2]>> = RefCell::default();
-    on_seeds(900, |seed| {
+    on_seeds(400, |seed| {
         let mut source = Source::new(seed);
         let (name, operation) = OPERATIONS[source.below(OPERATIONS.len())];
         // Half of the cases have nothing odd but their values.

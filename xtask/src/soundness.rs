@@ -29,7 +29,7 @@ const MIRI: [Part; 3] = [
             "tensor_map::",
             "tma::",
         ],
-        without: &["every_", "neighbours_"],
+        without: &["every_", "neighbours_", "other_ranks"],
     },
     Part {
         package: "narrowgauge",
