@@ -8,6 +8,7 @@
 use crate::numeric;
 use crate::row::Row;
 use crate::tensor_core::{self, Arithmetic, Format, Left, Right, fused_sum, fused_sum_f16};
+use std::sync::LazyLock;
 
 /// Element type of A or B.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -175,6 +176,14 @@ impl Codes {
 pub fn multiply(shape: &Shape, a: &[Row], b: &[Row], c: &[Row], capability: (u32, u32)) -> Vec<Row> {
     let (in_a, in_b, in_c) = shape.registers();
     assert!(a.len() == in_a && b.len() == in_b && c.len() == in_c, "registers of the shape");
+    if capability.0 == 9 && shape.a.is_fp8() {
+        return converted(shape, a, b, c);
+    }
+    if capability.0 == 9 && shape.a.bytes() == 2 && shape.accumulator == Accumulator::F32 {
+        let mut d = c.to_vec();
+        fast(shape.a.format(), a, b, &mut d);
+        return d;
+    }
     let left = Codes::new(a, shape.a, shape.depth, shape.rows / 8);
     let right = Codes::new(b, shape.b, shape.depth, 1);
     match shape.accumulator {
@@ -184,33 +193,26 @@ pub fn multiply(shape: &Shape, a: &[Row], b: &[Row], c: &[Row], capability: (u32
             let sum = sum + i64::from(c as i32);
             if saturate { sum.clamp(i32::MIN.into(), i32::MAX.into()) as u32 } else { sum as u32 }
         }),
-        _ if shape.a.is_fp8() && capability.0 == 9 => converted(shape, &left, &right, c),
-        _ if capability.0 == 9 && shape.a.bytes() == 2 && shape.accumulator == Accumulator::F32 => {
-            let mut d = c.to_vec();
-            fast(shape.a.format(), &left, &right, &mut d);
-            d
-        }
         _ => summed(shape, &left, &right, c, capability),
     }
 }
 
 /// Hopper has no 8-bit `mma.sync`: the assembler converts to f16, multiplies the first two elements of every word,
 /// then the other two on top, and adds C last.
-fn converted(shape: &Shape, left: &Codes, right: &Codes, c: &[Row]) -> Vec<Row> {
-    let part = |codes: &Codes, element: Element, second: usize| {
-        let half = |code: &u32| u32::from(numeric::f16_from_f32(element.value(*code)));
-        let kept = codes.codes.chunks_exact(4).flat_map(|word| word[2 * second..][..2].iter().map(half));
-        Codes { codes: kept.collect(), depth: codes.depth / 2 }
+fn converted(shape: &Shape, a: &[Row], b: &[Row], c: &[Row]) -> Vec<Row> {
+    // Two elements of every word make a word of halves, and those the fragments of a product half as deep.
+    let part = |registers: &[Row], element: Element, second: usize| -> Vec<Row> {
+        let table = if element == Element::E4m3 { &HALVES[0] } else { &HALVES[1] };
+        let half = |word: u32| {
+            let [low, high] = [word, word >> 8].map(|code| u32::from(table[code as usize & 255]));
+            low | high << 16
+        };
+        registers.iter().map(|register| register.map(|word| half(word >> (16 * second)))).collect()
     };
     let halves = Shape { depth: shape.depth / 2, a: Element::F16, b: Element::F16, ..*shape };
     let mut d = vec![[0; 32]; c.len()];
     for second in 0..2 {
-        let (left, right) = (part(left, shape.a, second), part(right, shape.b, second));
-        if shape.accumulator == Accumulator::F32 {
-            fast(Format::F16, &left, &right, &mut d);
-        } else {
-            d = summed(&halves, &left, &right, &d, (9, 0));
-        }
+        d = multiply(&halves, &part(a, shape.a, second), &part(b, shape.b, second), &d, (9, 0));
     }
     let add = |c: u32, d: u32| match shape.accumulator {
         Accumulator::F16 => {
@@ -228,21 +230,32 @@ fn converted(shape: &Shape, left: &Codes, right: &Codes, c: &[Row]) -> Vec<Row> 
     c.iter().zip(&d).map(|(c, d)| std::array::from_fn(|lane| add(c[lane], d[lane]))).collect()
 }
 
+/// Every e4m3 and every e5m2 as f16.
+static HALVES: LazyLock<[[u16; 256]; 2]> = LazyLock::new(|| {
+    [Element::E4m3, Element::E5m2]
+        .map(|element| std::array::from_fn(|code| numeric::f16_from_f32(element.value(code as u32))))
+});
+
 /// 16-bit operands and f32 sums of 25 fractional bits, by the loop that `wgmma` runs on: k of eight is filled up with
 /// zeros, which change no sum.
-fn fast(format: Format, left: &Codes, right: &Codes, d: &mut [Row]) {
+fn fast(format: Format, a: &[Row], b: &[Row], d: &mut [Row]) {
     const DEPTH: usize = 16;
+    let halves = |word: u32| [word as u16, (word >> 16) as u16];
     let mut rows = [0; 16 * DEPTH];
-    for row in 0..16 {
-        for (to, code) in rows[row * DEPTH..].iter_mut().zip(left.line(row)) {
-            *to = *code as u16;
+    for (r, register) in a.iter().enumerate() {
+        for (lane, word) in register.iter().enumerate() {
+            let at = (lane / 4 + 8 * (r % 2)) * DEPTH + 2 * (lane % 4) + 8 * (r / 2);
+            rows[at..at + 2].copy_from_slice(&halves(*word));
         }
     }
     let mut columns = [0; 8 * DEPTH];
-    for column in 0..8 {
-        let (start, step) = Right::place(column, 8, DEPTH);
-        for (k, code) in right.line(column).iter().enumerate() {
-            columns[start + k * step] = *code as u16;
+    for (r, register) in b.iter().enumerate() {
+        for (lane, word) in register.iter().enumerate() {
+            let (start, step) = Right::place(lane / 4, 8, DEPTH);
+            let k = 2 * (lane % 4) + 8 * r;
+            let [first, second] = halves(*word);
+            columns[start + k * step] = first;
+            columns[start + (k + 1) * step] = second;
         }
     }
     let (left, right) = (Left::from_words(&rows, format, false), Right::from_words(&columns, format, false));

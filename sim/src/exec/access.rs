@@ -346,6 +346,21 @@ impl Grid<'_> {
         Ok(())
     }
 
+    /// Whole cache lines of global memory lose their contents.
+    pub(super) fn discard(&mut self, w: usize, mask: u32, at: &Address) -> Step<()> {
+        const LINE: u32 = 128;
+        const PART: u32 = 16;
+        let addresses = self.addresses(w, at, mask)?;
+        for lane in (0..32).filter(|&i| mask >> i & 1 == 1) {
+            self.aligned(lane, addresses[lane], LINE)?;
+            for part in (0..LINE).step_by(PART as usize) {
+                let place = self.locate(w, lane, Space::Global, addresses[lane] + u64::from(part), PART)?;
+                self.write_at(w, place, &[0xcd; PART as usize], 0);
+            }
+        }
+        Ok(())
+    }
+
     pub(super) fn load_matrix(
         &mut self,
         w: usize,

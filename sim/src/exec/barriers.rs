@@ -48,9 +48,9 @@ impl Grid<'_> {
             Kind::Barrier { id, threads, wait, aligned } => {
                 self.named_barrier(w, mask, *id, *threads, *wait, *aligned, None)
             }
-            Kind::BarrierReduce { id, threads, p, .. } => {
+            Kind::BarrierReduce { id, threads, p, aligned, .. } => {
                 let value = self.decision(w, *p, mask, "a barrier's predicate")?;
-                self.named_barrier(w, mask, *id, *threads, true, true, Some(value))
+                self.named_barrier(w, mask, *id, *threads, true, *aligned, Some(value))
             }
             Kind::ClusterArrive { aligned } => {
                 self.cluster_arrive(w, mask, *aligned)?;

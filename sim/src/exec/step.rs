@@ -439,6 +439,7 @@ impl Grid<'_> {
                 let members = self.members(w, *members, mask)?;
                 return Ok(self.warp_barrier(w, mask, members));
             }
+            Kind::Discard { at } => self.discard(w, mask, at)?,
             Kind::MapAcquire { at } => {
                 self.map_acquire(w, mask, at)?;
                 self.race_fence(w, op, mask);

@@ -502,6 +502,7 @@ pub(crate) enum Kind {
         threads: Option<S32>,
         d: u32,
         p: SP,
+        aligned: bool,
     },
     WarpBarrier {
         members: S32,
@@ -568,6 +569,10 @@ pub(crate) enum Kind {
     TensorPrefetch {
         map: Address,
         coordinates: Vec<S32>,
+    },
+    /// 128 bytes of global memory lose their contents.
+    Discard {
+        at: Address,
     },
     TensorStore {
         map: Address,

@@ -27,7 +27,10 @@ impl Lowering<'_> {
             "cp" if s.modifiers.first() == Some(&"reduce") => {
                 return Ok((self.bulk_reduction(i, s)?, Class::Bulk));
             }
-            "fence" | "membar" | "discard" | "applypriority" | "pmevent" => {
+            "discard" if o.len() == 2 => {
+                return Ok((Kind::Discard { at: self.address(&o[0])? }, Class::Global));
+            }
+            "fence" | "membar" | "applypriority" | "pmevent" => {
                 return Ok((Kind::Nothing, Class::Barrier));
             }
             "nanosleep" => return Ok((Kind::Yield, Class::Barrier)),
@@ -161,7 +164,7 @@ impl Lowering<'_> {
                     3 => (None, self.sp(&o[2])?),
                     _ => return self.unknown(i),
                 };
-                Kind::BarrierReduce { vote, id: self.s32(&o[1])?, threads, d, p }
+                Kind::BarrierReduce { vote, id: self.s32(&o[1])?, threads, d, p, aligned }
             } else {
                 let wait = !s.has("arrive");
                 let Some(id) = o.first() else { return self.unknown(i) };

@@ -124,6 +124,26 @@ fn reductions_over_the_block() {
 }
 
 #[test]
+fn lanes_may_come_apart_to_an_unaligned_reduction() {
+    let out = rig("setp.lt.u32 %p1, %t, 20;
+        setp.lt.u32 %p0, %t, 9;
+        @%p1 bra LOW;
+        barrier.cta.red.popc.u32 %r0, 1, 64, %p0;
+        bra JOIN;
+    LOW:
+        barrier.cta.red.popc.u32 %r0, 1, 64, %p0;
+    JOIN:
+        st.global.u32 [%at], %r0;")
+    .threads(64)
+    .out();
+    assert_eq!(out, [9; 64]);
+    let wrong = rig("setp.lt.u32 %p1, %t, 20;\n @%p1 exit;\n setp.lt.u32 %p1, %t, 25;\n @%p1 bra END;
+        bar.red.popc.u32 %r0, 1, %p1;\n END:")
+    .fault("bar.red");
+    assert!(matches!(wrong.kind, FaultKind::Divergence { .. }), "{wrong}");
+}
+
+#[test]
 fn exited_warps_are_not_waited_for() {
     let out = rig("setp.gt.u32 %p0, %t, 63;
         @%p0 exit;

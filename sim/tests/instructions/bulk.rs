@@ -45,6 +45,8 @@ fn loads_arrive_whole() {
             assert_eq!(ran.report.counters.bulk_load_bytes, u64::from(bytes));
         }
     }
+    let own = load(128).edit("bulk.shared::cluster.global", "bulk.shared::cta.global");
+    assert_eq!(own.out(), (4..36).collect::<Vec<_>>());
     let hinted = load(128)
         .edit("bytes [%r0+1024]", "bytes.L2::cache_hint [%r0+1024]")
         .edit("%r5, [%r0];", "%r5, [%r0], %b0;");

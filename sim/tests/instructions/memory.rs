@@ -389,6 +389,16 @@ fn fences_prefetches_and_grid_control_are_accepted() {
 }
 
 #[test]
+fn discarded_lines_hold_nothing() {
+    let body = "discard.global.L2 [%b0], 128;\n ld.global.u32 %r0, [%b0+AT];\n st.global.u32 [%at], %r0;";
+    let wrong = rig(&body.replace("AT", "124")).buffer([7; 256]).fault("st.global");
+    assert!(matches!(wrong.kind, FaultKind::Uninitialised { .. }), "{wrong}");
+    assert_eq!(rig(&body.replace("AT", "128")).buffer([7; 256]).out(), lanes(|_| 0x0707_0707));
+    let wrong = rig("discard.global.L2 [%b0+64], 128;").buffer([7; 256]).illegal().fault("discard");
+    assert!(matches!(wrong.kind, FaultKind::Misaligned { align: 128, .. }), "{wrong}");
+}
+
+#[test]
 fn addresses_know_their_space() {
     for (name, prepare, _, at) in PLACES {
         if !name.starts_with("generic") {

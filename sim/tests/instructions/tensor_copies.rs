@@ -338,6 +338,8 @@ fn hints_change_nothing() {
         .edit("[%r0+31744];\n        WAIT", "[%r0+31744], %rd7;\n        WAIT")
         .edit("bar.sync 0;", "bar.sync 0;\n createpolicy.fractional.L2::evict_first.b64 %rd7, 1.0;");
     assert_eq!(hinted.out(), case.load().out());
+    let own = case.load().edit("2d.shared::cluster.global.tile", "2d.shared::cta.global");
+    assert_eq!(own.out(), case.load().out());
     let hinted = case
         .store()
         .edit(".bulk_group [%m0", ".bulk_group.L2::cache_hint [%m0")
