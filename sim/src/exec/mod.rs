@@ -7,6 +7,7 @@ mod access;
 mod asynchronous;
 mod atomics;
 mod barriers;
+mod carry;
 mod check;
 mod cluster;
 mod convert;

@@ -288,6 +288,7 @@ impl Grid<'_> {
                     sa.map(|s| s.map(|s| if s == 0 { 0 } else { u32::MAX })).filter(|s| any(s, mask));
                 self.put32(w, *d, &f(&a), mask, shadow.as_ref())?;
             }
+            Kind::Carry { .. } => self.carry(w, mask, &op.kind)?,
             Kind::MulWide { f, d, a, b, c } => {
                 let (a, b, c) = (self.get32(w, *a)?, self.get32(w, *b)?, self.get64(w, *c)?);
                 let wide = |s: &Option<Box<Row>>| s.as_ref().map(|s| Box::new(s.map(u64::from)));

@@ -53,6 +53,9 @@ impl Lowering<'_> {
                 want(2)?;
                 self.predicate_logic(i, &spelling)
             }
+            Family::Arithmetic if spelling.has("cc") || matches!(spelling.name, "addc" | "subc" | "madc") => {
+                self.carried(i, &spelling)
+            }
             Family::Arithmetic => self.arithmetic(i, &spelling),
             Family::Predicate => self.predicates(i, &spelling),
             Family::Move => {

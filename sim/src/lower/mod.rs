@@ -1,6 +1,7 @@
 //! From the syntax tree to operations: registers get numbers, variables get offsets, opcodes get functions.
 
 mod arithmetic;
+mod carry;
 pub(crate) mod control;
 mod convert;
 mod copies;
@@ -139,7 +140,7 @@ impl<'a> Lowering<'a> {
             names32: Vec::new(),
             names64: Vec::new(),
             narrow: Vec::new(),
-            predicates: 0,
+            predicates: carry::CONDITION_CODE + 1,
             module,
             registers: HashMap::new(),
             places: HashMap::new(),

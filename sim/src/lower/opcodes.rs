@@ -22,10 +22,10 @@ const TABLE: &[(Family, &[&str])] = &[
     (
         Arithmetic,
         &[
-            "abs", "add", "and", "bfe", "bfi", "bfind", "bmsk", "brev", "clz", "cnot", "copysign", "cos",
-            "div", "dp2a", "dp4a", "ex2", "fma", "fns", "lg2", "lop3", "mad", "mad24", "max", "min", "mul",
-            "mul24", "neg", "not", "or", "popc", "prmt", "rcp", "rem", "rsqrt", "sad", "shf", "shl", "shr",
-            "sin", "sqrt", "sub", "szext", "tanh", "xor",
+            "abs", "add", "addc", "and", "bfe", "bfi", "bfind", "bmsk", "brev", "clz", "cnot", "copysign",
+            "cos", "div", "dp2a", "dp4a", "ex2", "fma", "fns", "lg2", "lop3", "mad", "mad24", "madc", "max",
+            "min", "mul", "mul24", "neg", "not", "or", "popc", "prmt", "rcp", "rem", "rsqrt", "sad", "shf",
+            "shl", "shr", "sin", "sqrt", "sub", "subc", "szext", "tanh", "xor",
         ],
     ),
     (Predicate, &["selp", "set", "setp", "slct", "testp"]),

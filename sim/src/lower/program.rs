@@ -1,5 +1,6 @@
 //! What the executor runs: operations with resolved operands.
 
+pub(crate) use super::carry::Carried;
 use crate::counters::Class;
 use crate::numeric::Round;
 use crate::row::{Row, Row64};
@@ -301,6 +302,15 @@ pub(crate) enum Kind {
         f: fn(&Row64) -> Row,
         d: u32,
         a: S64,
+    },
+    Carry {
+        how: Carried,
+        ty: Type,
+        d: Dst,
+        sources: Vec<Src>,
+        /// The condition code, where it is read and where it is written.
+        takes: Option<SP>,
+        gives: Option<u32>,
     },
     MulWide {
         f: fn(&Row, &Row, &Row64) -> Row64,

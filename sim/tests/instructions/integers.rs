@@ -112,6 +112,53 @@ fn sums_of_absolute_differences() {
     }
 }
 
+/// Two words at a time, the carry going from the lower to the upper: sums, differences and products of twice the width.
+#[test]
+fn carries() {
+    for ty in &INTEGERS[2..] {
+        let [d, a, b, c] = ty.registers();
+        let (name, bits) = (ty.name, ty.bits);
+        let spare = if bits == 32 { "%r1" } else { "%rd1" };
+        let twice = |low: u64, high: u64| u128::from(low) | u128::from(high) << bits;
+        let upper = |x: u128| ty.wrap((x >> bits) as i128);
+        let rows = triples(&ty.edges());
+        // The lower words are a and b, the upper ones b and c.
+        check(&format!("add.cc.{name} {spare}, {a}, {b}; addc.{name} {d}, {b}, {c}"), &rows, |[a, b, c]| {
+            upper(twice(a, b).wrapping_add(twice(b, c)))
+        });
+        check(&format!("sub.cc.{name} {spare}, {a}, {b}; subc.{name} {d}, {b}, {c}"), &rows, |[a, b, c]| {
+            upper(twice(a, b).wrapping_sub(twice(b, c)))
+        });
+        // a·b + (c, c).
+        let op = format!("mad.lo.cc.{name} {spare}, {a}, {b}, {c}; madc.hi.{name} {d}, {a}, {b}, {c}");
+        check(&op, &rows, |[a, b, c]| {
+            let product = (ty.value(a).wrapping_mul(ty.value(b))) as u128;
+            upper(product.wrapping_add(twice(c, c)))
+        });
+        // A third word takes the second's carry.
+        let last = format!(
+            "add.cc.{name} {spare}, {a}, {b}; addc.cc.{name} {spare}, {a}, {b}; addc.{name} {d}, {c}, 0"
+        );
+        check(&last, &rows, |[a, b, c]| {
+            let carry = |x: u64| u64::from(u128::from(a) + u128::from(b) + u128::from(x) >= 1 << bits);
+            ty.wrap(i128::from(c) + i128::from(carry(carry(0))))
+        });
+        let last = format!(
+            "sub.cc.{name} {spare}, {a}, {b}; subc.cc.{name} {spare}, {a}, {b}; subc.{name} {d}, {c}, 0"
+        );
+        check(&last, &rows, |[a, b, c]| {
+            let borrow = |x: u64| u64::from(u128::from(a) < u128::from(b) + u128::from(x));
+            ty.wrap(i128::from(c) - i128::from(borrow(borrow(0))))
+        });
+    }
+    // The upper half of (2^32 - 1)² is 2^32 - 2, the lower 1.
+    let upper = "mad.hi.cc.u32 %r1, %a0, %a1, %a2; addc.u32 %r0, 0, 0";
+    let lower = "mad.hi.cc.u32 %r1, %a0, %a1, 2; madc.lo.cc.u32 %r1, %a0, %a1, %a2; addc.u32 %r0, 0, 0";
+    for (op, c, carry) in [(upper, 1, 0), (upper, 2, 1), (lower, 0xffff_fffd, 0), (lower, 0xffff_fffe, 1)] {
+        assert_eq!(results(op, &[[0xffff_ffff, 0xffff_ffff, c]]), [carry], "{op}, {c:#x}");
+    }
+}
+
 #[test]
 fn quotients_round_toward_zero() {
     // A zero divisor's result is the machine's own affair.
