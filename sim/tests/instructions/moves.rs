@@ -131,9 +131,7 @@ fn special_registers() {
 
 #[test]
 fn hints_change_no_value() {
-    for hint in
-        ["pmevent 3", "discard.global.L2 [%in], 128", "applypriority.global.L2::evict_normal [%in], 128"]
-    {
+    for hint in ["pmevent 3", "applypriority.global.L2::evict_normal [%in], 128"] {
         assert_eq!(
             results(&format!("{hint}; mov.b64 %rd0, %w0"), &[[VALUES[1], 0, 0]]),
             [VALUES[1]],
