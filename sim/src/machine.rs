@@ -256,9 +256,9 @@ impl Machine {
     }
 }
 
-/// The first line of the text that has a word.
+/// The first line of the text that has a word, else line 1.
 fn line_of(text: &str, word: &str) -> u32 {
-    text.lines().position(|line| line.contains(word)).map_or(0, |at| at as u32 + 1)
+    text.lines().position(|line| line.contains(word)).map_or(1, |at| at as u32 + 1)
 }
 
 /// A launch that cannot begin.

@@ -22,6 +22,9 @@ enum Reach {
 impl Target {
     /// Reads a target and checks that the module's PTX version knows it.
     pub(crate) fn new(name: &str, version: (u32, u32)) -> Result<Self, String> {
+        if name.is_empty() {
+            return Err("the module has no `.target`".to_owned());
+        }
         let Some(digits) = name.strip_prefix("sm_") else {
             return Err(format!("`.target {name}`: a target such as sm_90a expected"));
         };
@@ -99,6 +102,7 @@ mod tests {
     fn versions_know_their_targets() {
         assert!(Target::new("sm_90a", (7, 8)).unwrap_err().contains("needs PTX version 8.0"));
         assert!(Target::new("sm_90", (7, 8)).is_ok() && Target::new("sm_90", (7, 7)).is_err());
+        assert_eq!(Target::new("", (9, 0)).unwrap_err(), "the module has no `.target`");
         assert!(Target::new("compute_90", (9, 0)).is_err() && Target::new("sm_", (9, 0)).is_err());
     }
 }
