@@ -21,6 +21,9 @@ pub struct Fault {
     pub kind: FaultKind,
 }
 
+/// The space of a tensor map that a kernel wrote, in a missing fence's report.
+pub(crate) const TENSOR_MAP: &str = "tensor map";
+
 /// One access of a race.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Side {
@@ -97,7 +100,8 @@ pub enum FaultKind {
         /// The one that came first in this run.
         earlier: Box<Side>,
     },
-    /// The async proxy meets an ordinary write that no `fence.proxy.async` made visible to it.
+    /// The async proxy meets an ordinary write that no `fence.proxy.async` (of a tensor map: `fence.proxy.tensormap`)
+    /// made visible to it.
     Proxy {
         /// State space.
         space: &'static str,
@@ -189,10 +193,13 @@ impl fmt::Display for FaultKind {
                     "data race in {space} memory at {address:#x}: the {access} is not ordered after the {earlier}"
                 )
             }
-            Self::Proxy { space, address, access, earlier } => write!(
-                f,
-                "fence.proxy.async is missing for {space} memory at {address:#x} between the {earlier} and the {access}"
-            ),
+            Self::Proxy { space, address, access, earlier } => {
+                let fence = if *space == TENSOR_MAP { "fence.proxy.tensormap" } else { "fence.proxy.async" };
+                write!(
+                    f,
+                    "{fence} is missing for {space} memory at {address:#x} between the {earlier} and the {access}"
+                )
+            }
             Self::BarrierUnseen { address, fence: false } => {
                 write!(f, "mbarrier {address:#x} is used before its initialisation is visible here")
             }

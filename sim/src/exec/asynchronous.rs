@@ -187,6 +187,7 @@ impl Grid<'_> {
             bytes[8 * part as usize..][..8].copy_from_slice(from);
         }
         self.map_use(w, lane, map, &bytes)?;
+        self.race_map(w, lane, address)?;
         let map = TensorMap::decode(&bytes).map_err(|e| illegal(e, lane))?;
         let mut coordinates = Vec::with_capacity(at.len());
         for &c in at {

@@ -6,7 +6,7 @@
 use super::access::Place;
 use super::{Grid, Step, Trouble};
 use crate::fault::FaultKind;
-use crate::lower::program::{Address, Space, Src};
+use crate::lower::program::{Address, Program, Space, Src};
 use crate::memory::SHARED_WINDOW;
 use crate::tensor_map::{Field, TensorMap};
 
@@ -52,7 +52,10 @@ impl Grid<'_> {
         let (to, from) = (self.addresses(w, to, mask)?, self.addresses(w, from, mask)?);
         let lane = mask.trailing_zeros() as usize;
         let map = self.map_at(w, lane, Space::Shared, from[lane])?;
-        self.put_map(w, lane, Space::Global, to[lane], &map)
+        self.put_map(w, lane, Space::Global, to[lane], &map)?;
+        let program: &Program = self.program;
+        self.race_fence(w, &program.ops[self.current_pc as usize], mask);
+        Ok(())
     }
 
     fn map_at(&mut self, w: usize, lane: usize, space: Space, address: u64) -> Step<[u8; BYTES]> {
@@ -99,6 +102,8 @@ impl Grid<'_> {
             let version = self.map_versions.get(&addresses[lane]).copied().unwrap_or(0);
             self.blocks[slot].maps.insert(addresses[lane], Fetched { version, bytes: None });
         }
+        let program: &Program = self.program;
+        self.race_fence(w, &program.ops[self.current_pc as usize], mask);
         Ok(())
     }
 

@@ -52,6 +52,7 @@ impl Grid<'_> {
             return Ok(Flow::Wait(Wait::Registers(count)));
         }
         self.warps[w].registers = Some(count);
+        self.warps[w].registers_set.push(self.current_pc);
         for warp in self.warps_of_mut(slot) {
             for split in &mut warp.splits {
                 if matches!(split.wait, Wait::Registers(_)) {
@@ -60,6 +61,21 @@ impl Grid<'_> {
             }
         }
         Ok(Flow::Next)
+    }
+
+    /// A warp has exited: those of its warpgroup that exited before must have executed the same `setmaxnreg`.
+    pub(super) fn same_registers(&mut self, w: usize) -> Step<()> {
+        let first = w - self.warps[w].index as usize % 4;
+        let end = (first + 4).min((self.slot(w) + 1) * self.per_block);
+        let own = &self.warps[w].registers_set;
+        let gone = |at: &usize| self.warps[*at].live == 0;
+        let Some(peer) = (first..end).filter(gone).find(|&at| self.warps[at].registers_set != *own) else {
+            return Ok(());
+        };
+        let longer = if self.warps[peer].registers_set.len() > own.len() { peer } else { w };
+        self.blame = self.warps[longer].registers_set.last().map(|&pc| (longer, pc));
+        let what = "setmaxnreg by some warps of a warpgroup, but not by all".into();
+        Err(FaultKind::Registers(what).into())
     }
 
     /// What the pool has left, for a deadlock's report.

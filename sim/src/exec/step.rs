@@ -95,6 +95,7 @@ impl Grid<'_> {
                         }
                     }
                     if self.warps[w].live == 0 {
+                        self.same_registers(w)?;
                         self.warp_left(w)?;
                     }
                 }

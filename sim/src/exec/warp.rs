@@ -80,6 +80,8 @@ pub(crate) struct Warp {
     pub(crate) copy_groups: Row64,
     /// Registers of a thread, once `setmaxnreg` has said.
     pub(crate) registers: Option<u32>,
+    /// The `setmaxnreg` that it executed.
+    pub(crate) registers_set: Vec<u32>,
     /// wgmma groups closed so far.
     pub(crate) wgmma_committed: u64,
     /// (group, operation) of every wgmma whose registers are still held.
@@ -114,6 +116,7 @@ impl Warp {
             bulk: HashMap::new(),
             copy_groups: [0; 32],
             registers: None,
+            registers_set: Vec::new(),
             wgmma_committed: 0,
             wgmma_held: Vec::new(),
             cluster_arrived: [0; 2],
@@ -138,6 +141,7 @@ impl Warp {
         self.bulk.clear();
         self.copy_groups = [0; 32];
         self.registers = None;
+        self.registers_set.clear();
         self.wgmma_committed = 0;
         self.wgmma_held.clear();
         self.cluster_arrived = [0; 2];

@@ -158,6 +158,8 @@ impl Clock {
 pub(crate) enum Space {
     Shared,
     Global,
+    /// Global memory as tensor maps are read.
+    Map,
 }
 
 /// What a thread, or a message, knows.
@@ -165,8 +167,8 @@ pub(crate) enum Space {
 pub(crate) struct Know {
     /// What happened before.
     pub(crate) base: Clock,
-    /// Of that, what a fence has made visible to the async proxy, in shared and in global memory.
-    pub(crate) fenced: [Clock; 2],
+    /// Of that, what a fence has made visible to the async proxy, by [`Space`].
+    pub(crate) fenced: [Clock; 3],
     /// Of that, what its threads have fenced as far as a scope reaches: what relaxed writes carry.
     pub(crate) published: [Clock; 3],
     /// Initialisations of mbarriers that a fence for them alone has made known.

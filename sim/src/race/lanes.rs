@@ -238,7 +238,7 @@ mod tests {
         warp.fence_proxy(ALL, ALL, &[Space::Shared]);
         let after = warp.clock;
         let message = warp.release(ALL, ALL);
-        let [shared, global] = &message.fenced;
+        let [shared, global, _] = &message.fenced;
         assert!(shared.knows(0, ALL, before) && !shared.knows(0, 1, after) && !global.knows(0, 1, before));
         // A fence after the barrier, by the thread that issues, counts too.
         let mut issuer = Lanes::new(1);

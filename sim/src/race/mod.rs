@@ -182,6 +182,7 @@ impl Races {
                 *lanes = None;
             }
         }
+        self.records.forget(&warps);
         self.barriers.retain(|key, _| key.0 != block);
         self.phased.retain(|key, _| key.0 != block || key.1 == CLUSTER_BARRIER);
         self.agents.retain(|agent, _| {
@@ -275,6 +276,20 @@ impl Races {
             Probe { record: access.record, it: access.it, own: lanes, know, space: spot.region.space() };
         let shadow = pick(&mut self.shared, &mut self.global, spot.region);
         touch(&mut self.records, shadow, &probe, lanes, spot, same)
+    }
+
+    /// A lane's copy reads a tensor map in global memory.
+    pub(crate) fn access_map(&mut self, warp: u32, pc: u32, lane: u32, spot: Spot) -> Result<(), Clash> {
+        let clock = self.lanes(warp).clock;
+        let access = self.number(Record { agent: None, clock, warp, pc, manner: Manner::ASYNC_READ });
+        if self.exhausted {
+            return Ok(());
+        }
+        let own = 1 << lane;
+        let know = self.warps[warp as usize].as_ref().expect("the warp has a clock").of(lane);
+        let probe = Probe { record: access.record, it: access.it, own, know, space: Space::Map };
+        let shadow = pick(&mut self.shared, &mut self.global, spot.region);
+        touch(&mut self.records, shadow, &probe, own, spot, || false)
     }
 
     /// The same for an asynchronous operation, issued by `lane` or, with none, by its whole warp. `know` is what was

@@ -15,6 +15,8 @@ pub(crate) enum Order {
     Fence(Scope),
     /// `fence.proxy.async`, of shared and of global memory.
     Proxy { shared: bool, global: bool },
+    /// `fence.proxy.tensormap`: a fence, and what it acquires may be read as tensor maps.
+    Map { scope: Scope, acquire: bool },
     /// `fence.mbarrier_init`.
     BarrierInit,
 }
@@ -40,8 +42,14 @@ impl Order {
                         global: matches!(space, None | Some("global")),
                     }
                 }
+                Some(&"tensormap::generic") => {
+                    Self::Map { scope: scope.unwrap_or(Scope::Card), acquire: has("acquire") }
+                }
                 _ => Self::Plain,
             },
+            "tensormap" if has("cp_fenceproxy") => {
+                Self::Map { scope: scope.unwrap_or(Scope::Card), acquire: false }
+            }
             "fence" if has("mbarrier_init") => Self::BarrierInit,
             "fence" => Self::Fence(scope.unwrap_or(Scope::Card)),
             "membar" if has("proxy") => Self::Plain,
@@ -90,6 +98,11 @@ mod tests {
             ("fence.proxy.async.shared::cta", Order::Proxy { shared: true, global: false }),
             ("fence.proxy.async.global", Order::Proxy { shared: false, global: true }),
             ("fence.proxy.alias", Order::Plain),
+            ("fence.proxy.tensormap::generic.acquire.gpu", Order::Map { scope: Scope::Card, acquire: true }),
+            (
+                "fence.proxy.tensormap::generic.release.cta",
+                Order::Map { scope: Scope::Block, acquire: false },
+            ),
             ("fence.mbarrier_init.release.cluster", Order::BarrierInit),
             ("mbarrier.arrive.shared::cta.b64", Order::Plain),
             ("mbarrier.arrive.relaxed.cluster.shared::cluster.b64", Order::Relaxed),

@@ -90,6 +90,8 @@ pub(crate) struct Set {
 /// A block has at most 32 warps, each with at most one live read and one live strong access of a cell: more than this are
 /// of several blocks.
 const MOST: usize = 72;
+/// From more blocks than this on, a few of the accesses stand for all.
+const MOST_BLOCKS: usize = 8;
 
 #[derive(Default)]
 pub(crate) struct Fold(u64);
@@ -187,6 +189,11 @@ impl Records {
         self.list.push(record);
         self.newest.insert(key, at);
         at
+    }
+
+    /// These warps have ended: none of their records is asked for again by its key.
+    pub(crate) fn forget(&mut self, warps: &std::ops::Range<u32>) {
+        self.newest.retain(|key, _| !warps.contains(&key.0));
     }
 
     fn block(&self, record: &Record) -> u32 {
@@ -310,7 +317,9 @@ impl Records {
             }
             new.entries.push(mine);
             new.writes = new.entries.iter().any(|e| self.get(e.record).manner.write);
-            if new.entries.len() > MOST {
+            let mut blocks: Vec<u32> = new.entries.iter().map(|e| self.block(self.get(e.record))).collect();
+            blocks.dedup();
+            if new.entries.len() > MOST || blocks.len() > MOST_BLOCKS {
                 new = self.crowd(&new);
             }
         } else {
@@ -323,7 +332,6 @@ impl Records {
             if kind < 2 && !old.entries.iter().any(same) {
                 new.entries.push(Entry { record: probe.record, lanes });
             } else {
-                self.steps.insert(key, set);
                 return set;
             }
         }

@@ -213,6 +213,27 @@ WAIT:
     mbarrier.try_wait.parity.shared::cta.b64 %p1, [%bar], 0;
     @!%p1 bra WAIT;
 "),
+        case(
+            "proxy: a tensor map that the kernel wrote, no fence.proxy.tensormap",
+            proxy,
+            32,
+            r"
+    @%one mbarrier.init.shared::cta.b64 [%bar], 1;
+    fence.mbarrier_init.release.cluster;
+    mul.wide.u32 %rd0, %t, 4;
+    add.u64 %rd1, %map, %rd0;
+    ld.u32 %r0, [%rd1];
+    add.u64 %rd1, %out, %rd0;
+    st.global.u32 [%rd1], %r0; //!
+    bar.sync 0;
+    {+ fence.proxy.tensormap::generic.acquire.gpu [%out], 128; +}
+    @%one mbarrier.arrive.expect_tx.shared::cta.b64 _, [%bar], 1024;
+    @%one cp.async.bulk.tensor.2d.shared::cluster.global.tile.mbarrier::complete_tx::bytes [%s], [%out, {%z, %z}], [%bar]; //!
+WAIT:
+    mbarrier.try_wait.parity.shared::cta.b64 %p1, [%bar], 0;
+    @!%p1 bra WAIT;
+",
+        ),
         case("an mbarrier's initialisation, not fenced before a copy counts on it", unfenced, 32, r"
     @%one mbarrier.init.shared::cta.b64 [%bar], 1;
     {+ fence.mbarrier_init.release.cluster; +}

@@ -39,6 +39,14 @@ OUT:
 ",
         ),
         registers(
+            "setmaxnreg by a part of a warpgroup",
+            |k| matches!(k, FaultKind::Registers(_)),
+            r"
+    setp.lt.u32 %p0, %t, {- 64 -}{+ 128 +};
+    @%p0 setmaxnreg.dec.sync.aligned.u32 40; //!
+",
+        ),
+        registers(
             "setmaxnreg.inc: the pool never has so many",
             |k| matches!(k, FaultKind::Deadlock(who) if who.contains("registers")),
             r"

@@ -5,7 +5,8 @@ use crate::exec::access::Place;
 use crate::exec::asynchronous::Source;
 use crate::exec::sent::Sent;
 use crate::exec::{Grid, Step, Trouble};
-use crate::fault::FaultKind;
+use crate::fault::{FaultKind, TENSOR_MAP};
+use crate::lower::program::Space;
 use crate::memory::shared::WINDOW;
 use crate::race::{Access, Agent, Know, Manner, Races, Region, Scope, Spot};
 use crate::row::{Row, Row64};
@@ -37,6 +38,27 @@ pub(super) struct Flying {
 }
 
 impl Grid<'_> {
+    /// A lane issues a copy whose tensor map lies at an address.
+    pub(in crate::exec) fn race_map(&mut self, w: usize, lane: u32, address: u64) -> Step<()> {
+        if self.races.is_none() {
+            return Ok(());
+        }
+        let Place::Global(slot, at) = self.locate(w, lane as usize, Space::Generic, address, 128)? else {
+            return Ok(());
+        };
+        let (warp, pc) = (id(&self.warps[w]), self.current_pc);
+        let Some(sanitizer) = self.races.as_mut() else { return Ok(()) };
+        let spot = Spot { region: Region::Global(slot), at, bytes: 128 };
+        let result = sanitizer.races.access_map(warp, pc, lane, spot);
+        result.map_err(|clash| {
+            let mut trouble = self.clash(&clash);
+            if let FaultKind::Proxy { space, .. } = &mut trouble.kind {
+                *space = TENSOR_MAP;
+            }
+            trouble
+        })
+    }
+
     /// A lane issues a copy into the shared memory of blocks, which an mbarrier in each of them counts.
     pub(in crate::exec) fn race_issue_load(
         &mut self,

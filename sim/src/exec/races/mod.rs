@@ -280,6 +280,12 @@ impl Grid<'_> {
                     races.barriers_fenced(warp, mask);
                 }
             }
+            Order::Map { scope, acquire } => {
+                races.lanes(warp).fence(mask, live, scope);
+                if acquire {
+                    races.lanes(warp).fence_proxy(mask, live, &[Space::Map]);
+                }
+            }
             Order::BarrierInit => races.barriers_fenced(warp, mask),
             _ => {}
         }
