@@ -126,6 +126,7 @@ fn a_change_without_its_fence_is_a_fault() {
             st.global.u32 [%rd1], %r2;",
         )
         .map(|buffers| TensorMap { extents: vec![16, 4], ..map(buffers) })
+        .racing()
     };
     let wrong = used().fault("cp.async.bulk.tensor");
     assert!(wrong.to_string().contains("was changed"), "{wrong}");
