@@ -136,6 +136,21 @@ proptest! {
     }
 }
 
+/// As few blocks as a grouped product can have: the first one reports.
+#[test]
+#[cfg_attr(not(ng_kernels), ignore = "needs compiled kernels: run cargo xtask setup")]
+fn bad_offsets_of_one_small_group_are_reported() {
+    let device = device();
+    let a = Fp8Rows::new(device.zeros(&[4, 128]).unwrap(), device.zeros(&[4, 1]).unwrap()).unwrap();
+    let b = Fp8Blocks::new(device.zeros(&[1, 8, 128]).unwrap(), device.zeros(&[1, 1, 1]).unwrap()).unwrap();
+    let out = device.zeros::<bf16>(&[4, 8]).unwrap();
+    let offsets = device.tensor(&[2], &[0, 5]).unwrap();
+    for tile in Tile::ALL {
+        GroupedFp8Gemm::new(&a, &b, &offsets, &out).tile(*tile).launch(&device.stream()).unwrap();
+        assert!(device.stream().status().unwrap().bad_offsets(), "{tile:?}");
+    }
+}
+
 /// Offsets that only the device sees: pulled into order, reported, nothing outside touched.
 #[test]
 #[cfg_attr(not(ng_kernels), ignore = "needs compiled kernels: run cargo xtask setup")]

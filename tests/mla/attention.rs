@@ -36,6 +36,16 @@ fn sequence(inputs: &AttentionInputs, outputs: &AttentionOutputs, b: usize) -> (
     (output[b * rows * 512..(b + 1) * rows * 512].to_vec(), lse[b * rows..(b + 1) * rows].to_vec())
 }
 
+/// 65 rows: the last tile holds one, and the tile before it ends one row short of the last.
+#[test]
+#[cfg_attr(not(ng_kernels), ignore = "needs compiled kernels: run cargo xtask setup")]
+fn a_last_tile_of_one_row_and_the_one_before_it() {
+    let device = device();
+    for (tokens, heads) in [(1, 65), (5, 13)] {
+        checked(&normal(11, &[70, 6], tokens, heads), &device, None);
+    }
+}
+
 #[test]
 #[cfg_attr(not(ng_kernels), ignore = "needs compiled kernels: run cargo xtask setup")]
 fn page_boundaries_and_head_counts_stay_within_the_bound() {
