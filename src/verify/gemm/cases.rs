@@ -228,6 +228,10 @@ pub(in crate::verify) fn cases() -> Vec<Case> {
         case!("bf16 7x256x512 to f32, integers", |device, seed| {
             Bf16Check { m: 7, n: 256, k: 512, values: Values::Integers, seed, ..BF16 }.check::<f32>(device)
         }),
+        // Router logits of DeepSeek-V3: every stage of the pipeline comes round many times.
+        case!("bf16 5x256x7168 to f32", |device, seed| {
+            Bf16Check { m: 5, n: 256, k: 7168, seed, ..BF16 }.check::<f32>(device)
+        }),
         case!("bf16 66x24x200", |device, seed| {
             Bf16Check { m: 66, n: 24, k: 200, seed, ..BF16 }.check::<bf16>(device)
         }),
