@@ -36,7 +36,7 @@ pub fn bundle() -> Result<(), String> {
     create(&bundle.join("checkpoint"))?;
     let binary = build(&root)?;
     copy(&binary, &bundle.join("narrowgauge"))?;
-    // Not by the profile: the demo then has the same build of everything, and benchmarks keep their symbols.
+    // Not by the profile: benchmarks keep their symbols.
     run(Command::new("strip").arg(bundle.join("narrowgauge")))?;
     let checkpoint = root.join("examples/deepseek/checkpoint");
     for file in files(&checkpoint)? {
@@ -69,7 +69,7 @@ pub fn bundle() -> Result<(), String> {
 fn build(root: &Path) -> Result<PathBuf, String> {
     let mut cargo = Command::new(env!("CARGO"));
     cargo.current_dir(root).env("NARROWGAUGE_REQUIRE_KERNELS", "1");
-    cargo.args(["build", "--release", "--package", "narrowgauge-cli", "--features", "demo"]);
+    cargo.args(["build", "--profile", "bundle", "--package", "narrowgauge-cli", "--features", "demo"]);
     let messages =
         capture(cargo.args(["--message-format", "json-render-diagnostics"]).stderr(Stdio::inherit()))?;
     let executable = messages
