@@ -22,7 +22,7 @@ mod operations;
 #[cfg(feature = "sim")]
 mod ptx;
 
-use proptest::test_runner::{Config, TestCaseError, TestRunner};
+use proptest::test_runner::{Config, RngAlgorithm, TestCaseError, TestRng, TestRunner};
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::time::Duration;
 
@@ -32,8 +32,15 @@ fn on_seeds(cases: u32, check: impl Fn(u64) -> Result<(), String>) {
         return check(seed).unwrap_or_else(|error| panic!("{error}"));
     }
     let default = Config { failure_persistence: None, max_shrink_iters: 0, ..Config::default() };
-    let cases = if std::env::var_os("PROPTEST_CASES").is_some() { default.cases } else { cases };
-    let mut runner = TestRunner::new(Config { cases, ..default });
+    // The same seeds at each run, so that a change is judged by itself; whoever asks for a number gets new ones.
+    let mut runner = if std::env::var_os("PROPTEST_CASES").is_some() {
+        TestRunner::new(default)
+    } else {
+        TestRunner::new_with_rng(
+            Config { cases, ..default },
+            TestRng::deterministic_rng(RngAlgorithm::ChaCha),
+        )
+    };
     let outcome = runner.run(&proptest::num::u64::ANY, |seed| check(seed).map_err(TestCaseError::fail));
     outcome.unwrap_or_else(|error| panic!("{error}"));
 }

@@ -76,6 +76,10 @@ impl Lowering<'_> {
         let o = &i.operands;
         let Some(ty) = type_named(s.last()) else { return self.unknown(i) };
         let bytes = ty.bytes();
+        let empty = |operand: &Operand| matches!(operand, Operand::Vector(parts) if parts.is_empty());
+        if o.len() != 2 || o.iter().any(empty) {
+            return self.unknown(i);
+        }
         let kind = match (&o[0], &o[1]) {
             (Operand::Vector(parts), a) => {
                 let bits = 8 * bytes / parts.len() as u32;
