@@ -59,7 +59,11 @@ impl Lowering<'_> {
             Family::Arithmetic => self.arithmetic(i, &spelling),
             Family::Predicate => self.predicates(i, &spelling),
             Family::Move => {
-                want(1)?;
+                want(match spelling.name {
+                    "createpolicy" | "prefetch" | "prefetchu" => 1,
+                    "mapa" => 3,
+                    _ => 2,
+                })?;
                 self.moves(i, &spelling)
             }
             Family::Convert => {

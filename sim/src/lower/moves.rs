@@ -73,14 +73,13 @@ impl Lowering<'_> {
     }
 
     fn mov(&self, i: &Instruction, s: &Spelling<'_>) -> Lowered<(Kind, Class)> {
-        let o = &i.operands;
+        let [to, from] = &i.operands[..] else { return self.unknown(i) };
         let Some(ty) = type_named(s.last()) else { return self.unknown(i) };
         let bytes = ty.bytes();
-        let empty = |operand: &Operand| matches!(operand, Operand::Vector(parts) if parts.is_empty());
-        if o.len() != 2 || o.iter().any(empty) {
-            return self.unknown(i);
-        }
-        let kind = match (&o[0], &o[1]) {
+        let kind = match (to, from) {
+            (Operand::Vector(parts), _) | (_, Operand::Vector(parts)) if parts.is_empty() => {
+                return self.unknown(i);
+            }
             (Operand::Vector(parts), a) => {
                 let bits = 8 * bytes / parts.len() as u32;
                 let parts = parts.iter().map(|p| self.dst(p)).collect::<Lowered<Vec<_>>>()?;

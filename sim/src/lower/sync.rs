@@ -158,13 +158,13 @@ impl Lowering<'_> {
                     Some(&"and") => Vote::All,
                     _ => Vote::Any,
                 };
-                let d = if vote == Vote::Ballot { self.d32(&o[0])? } else { self.predicate(&o[0])? };
-                let (threads, p) = match o.len() {
-                    4 => (Some(self.s32(&o[2])?), self.sp(&o[3])?),
-                    3 => (None, self.sp(&o[2])?),
+                let (d, id, threads, p) = match &o[..] {
+                    [d, id, threads, p] => (d, id, Some(self.s32(threads)?), p),
+                    [d, id, p] => (d, id, None, p),
                     _ => return self.unknown(i),
                 };
-                Kind::BarrierReduce { vote, id: self.s32(&o[1])?, threads, d, p, aligned }
+                let d = if vote == Vote::Ballot { self.d32(d)? } else { self.predicate(d)? };
+                Kind::BarrierReduce { vote, id: self.s32(id)?, threads, d, p: self.sp(p)?, aligned }
             } else {
                 let wait = !s.has("arrive");
                 let Some(id) = o.first() else { return self.unknown(i) };

@@ -1,6 +1,7 @@
 //! Every opcode that the simulator knows has a test.
 
 use narrowgauge_sim::{Module, opcodes};
+use std::collections::BTreeSet;
 use std::path::Path;
 
 /// Whether some text names the opcode as PTX does: `name.modifier`, or alone before an operand or the end of a statement.
@@ -21,8 +22,8 @@ fn names(text: &str, opcode: &str) -> bool {
     })
 }
 
-#[test]
-fn every_opcode_is_tested() {
+/// The texts of the tests.
+fn sources() -> String {
     let tests = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests");
     let mut text = String::new();
     // What is about several blocks has a folder of its own.
@@ -34,12 +35,43 @@ fn every_opcode_is_tested() {
             }
         }
     }
+    text
+}
+
+#[test]
+fn every_opcode_is_tested() {
+    let text = sources();
     // Names that a loop puts together with their modifiers.
     let quoted =
         |opcode: &str| text.contains(&format!("(\"{opcode}\"")) || text.contains(&format!("\"{opcode}\","));
     let missing: Vec<_> = opcodes().filter(|o| !names(&text, o) && !quoted(o)).collect();
     assert!(opcodes().count() > 70);
     assert!(missing.is_empty(), "no test of {missing:?}");
+}
+
+/// Every spelling that a test has, with every number of operands of one kind: read or refused.
+#[test]
+fn missing_operands_are_refused() {
+    let known: Vec<_> = opcodes().collect();
+    let text = sources();
+    let words = text.split(|c: char| !(c.is_alphanumeric() || matches!(c, '.' | '_' | ':')));
+    let spellings: BTreeSet<_> =
+        words.filter(|word| word.split_once('.').is_some_and(|(name, _)| known.contains(&name))).collect();
+    assert!(spellings.len() > 500, "{}", spellings.len());
+    let mut refused = 0;
+    for spelling in spellings {
+        for operand in ["%r0", "%d0", "%h0", "%p0", "[%r0]", "[%d0]", "{}", "{%r0, %r1}", "0", "x"] {
+            for count in 0..5 {
+                let operands = vec![operand; count].join(", ");
+                let text = format!(
+                    ".version 9.0\n.target sm_90a\n.global .b32 x;\n.visible .entry k()\n{{\n.reg .b16 %h<2>; .reg .b32 %r<4>; .reg .b64 %d<4>; .reg .pred %p<2>;\n{spelling} {operands};\n}}"
+                );
+                let outcome = std::panic::catch_unwind(|| Module::parse(&text).is_err());
+                refused += usize::from(outcome.unwrap_or_else(|_| panic!("{spelling} {operands}")));
+            }
+        }
+    }
+    assert!(refused > 20_000, "{refused}");
 }
 
 /// What was not understood is not ignored.
