@@ -1,8 +1,19 @@
 //! What the families' property tests share.
 
+use narrowgauge::{Device, verify};
 use proptest::prelude::ProptestConfig;
 use proptest::test_runner::RngSeed;
 use std::hash::{BuildHasher, RandomState};
+
+/// The device that `NARROWGAUGE_DEVICE` names.
+pub fn device() -> Device {
+    verify::device().unwrap()
+}
+
+/// The device under the completion policy that a seed chooses.
+pub fn device_under(seed: u64) -> Device {
+    verify::device_under(seed).unwrap()
+}
 
 /// So many drawn cases (`PROPTEST_CASES` asks for others), from a fresh seed or that of `PROPTEST_RNG_SEED`. A failing test
 /// shows the line that draws the same cases again.

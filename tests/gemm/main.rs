@@ -4,16 +4,12 @@
 mod common;
 mod properties;
 
-use common::config;
+use common::{config, device};
 use narrowgauge::dtype::nearest_bf16;
 use narrowgauge::gemm::{BatchedBf16Gemm, Bf16Gemm, Fp8Gemm, GroupedFp8Gemm, Tile};
 use narrowgauge::verify::gemm::{Bf16Check, Fp8Check, Rows, Values, offsets};
 use narrowgauge::{Device, Error, Fp8Blocks, Fp8Rows, ScaleLayout, bf16, verify};
 use proptest::prelude::*;
-
-fn device() -> Device {
-    verify::device().unwrap()
-}
 
 const LAYOUTS: [ScaleLayout; 2] = [ScaleLayout::RowMajor, ScaleLayout::MnMajor];
 

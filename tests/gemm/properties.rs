@@ -1,7 +1,7 @@
 //! Relations between products, over drawn shapes and schedules.
 
+use super::common::device_under;
 use super::{BF16, FP8, config, layouts, tiles};
-use narrowgauge::verify;
 use narrowgauge::verify::gemm::properties::Property;
 use narrowgauge::verify::gemm::{Bf16Check, Fp8Check, Rows, Values};
 use narrowgauge::{ScaleLayout, bf16};
@@ -23,7 +23,7 @@ proptest! {
         (layout, tile, wide, seed) in (layouts(), tiles(), any::<bool>(), any::<u64>()),
     ) {
         let check = Fp8Check { rows: Rows::Dense(m), n, k, layout, tile, values: Values::Normal, seed };
-        let device = verify::device_under(seed).unwrap();
+        let device = device_under(seed);
         let held = if wide { check.holds::<f32>(&device, property) } else { check.holds::<bf16>(&device, property) };
         held.map_err(TestCaseError::fail)?;
     }
@@ -36,7 +36,7 @@ proptest! {
         (tile, wide, seed) in (tiles(), any::<bool>(), any::<u64>()),
     ) {
         let check = Bf16Check { m, n, k, tile, values: Values::Normal, seed, ..BF16 };
-        let device = verify::device_under(seed).unwrap();
+        let device = device_under(seed);
         let held = if wide { check.holds::<f32>(&device, property) } else { check.holds::<bf16>(&device, property) };
         held.map_err(TestCaseError::fail)?;
     }
@@ -49,7 +49,7 @@ proptest! {
         (batch, interleaved) in (1..5usize, any::<bool>()),
         (layout, tile, seed) in (layouts(), tiles(), any::<u64>()),
     ) {
-        let device = verify::device_under(seed).unwrap();
+        let device = device_under(seed);
         let sizes = [&sizes[..], &[1]].concat();
         Fp8Check { rows: Rows::Groups(&sizes), n, k, layout, tile, values: Values::Normal, seed }
             .holds::<bf16>(&device, Property::Parts)

@@ -1,14 +1,10 @@
-use crate::common::config;
+use crate::common::{config, device};
 use narrowgauge::device::Device;
 use narrowgauge::mla::{Attention, LatentCache};
 use narrowgauge::verify::mla::{AttentionInputs, AttentionOutputs, one_hot_attention, uniform_attention};
 use narrowgauge::verify::{self, Source};
 use narrowgauge::{Error, Tensor, bf16};
 use proptest::prelude::*;
-
-fn device() -> Device {
-    verify::device().expect("NARROWGAUGE_DEVICE names a device")
-}
 
 fn bits(outputs: &AttentionOutputs) -> (Vec<u16>, Vec<u32>) {
     (

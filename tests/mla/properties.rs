@@ -1,7 +1,6 @@
 //! Relations between attentions, over drawn shapes and schedules.
 
-use crate::common::config;
-use narrowgauge::verify;
+use crate::common::{config, device_under};
 use narrowgauge::verify::mla::properties::{Property, holds};
 use proptest::prelude::*;
 
@@ -17,7 +16,7 @@ proptest! {
         splits in prop_oneof![Just(None), (1usize..5).prop_map(Some)],
         seed in any::<u64>(),
     ) {
-        let device = verify::device_under(seed).unwrap();
+        let device = device_under(seed);
         holds(&device, property, &lengths, [tokens, heads], splits, seed).map_err(TestCaseError::fail)?;
     }
 }

@@ -3,21 +3,12 @@
 #[path = "../common/mod.rs"]
 mod common;
 
-use common::config;
+use common::{config, device, device_under};
 use narrowgauge::quant::Quantize;
 use narrowgauge::verify::quant::{Problem, Values, check};
 use narrowgauge::verify::surrounded::Place;
 use narrowgauge::{Device, E4m3, Error, Fp8Rows, ScaleLayout, Tensor, bf16, verify};
 use proptest::prelude::*;
-
-fn device() -> Device {
-    verify::device().unwrap()
-}
-
-/// The device under the completion policy that a seed chooses.
-fn device_under(seed: u64) -> Device {
-    verify::device_under(seed).unwrap()
-}
 
 #[test]
 #[cfg_attr(not(ng_kernels), ignore = "needs compiled kernels: run cargo xtask setup")]

@@ -4,7 +4,7 @@
 mod common;
 mod properties;
 
-use common::config;
+use common::{config, device, device_under};
 use narrowgauge::routing::reference::Gate;
 use narrowgauge::routing::{Combine, GatherRows, Permutation, Permute, Router, SwigluQuantize};
 use narrowgauge::verify::routing::{
@@ -14,15 +14,6 @@ use narrowgauge::verify::routing::{
 use narrowgauge::verify::surrounded::Place;
 use narrowgauge::{Device, Error, Fp8Rows, Result, ScaleLayout, Tensor, bf16, verify};
 use proptest::prelude::*;
-
-fn device() -> Device {
-    verify::device().unwrap()
-}
-
-/// The device under the completion policy that a seed chooses.
-fn device_under(seed: u64) -> Device {
-    verify::device_under(seed).unwrap()
-}
 
 #[test]
 #[cfg_attr(not(ng_kernels), ignore = "needs compiled kernels: run cargo xtask setup")]

@@ -1,7 +1,6 @@
 //! Relations between routings, over drawn tokens and schedules.
 
-use crate::common::config;
-use narrowgauge::verify;
+use crate::common::{config, device_under};
 use narrowgauge::verify::routing::properties::{Property, holds};
 use proptest::prelude::*;
 
@@ -15,6 +14,6 @@ proptest! {
         tokens in 1usize..40,
         seed in any::<u64>(),
     ) {
-        holds(&verify::device_under(seed).unwrap(), property, tokens, seed).map_err(TestCaseError::fail)?;
+        holds(&device_under(seed), property, tokens, seed).map_err(TestCaseError::fail)?;
     }
 }

@@ -1,10 +1,9 @@
 //! bf16 products, alone and in batches.
 
-use super::super::projection::Projection;
 use super::super::surrounded::{Place, Surrounded};
 use super::super::tensor_core::bf16_element;
 use super::super::{Evidence, Source};
-use super::{Checked, Sampling, Values, compare, compare_with_model};
+use super::{Checked, Sampling, Values, compare, compare_with_model, projection};
 use crate::device::Device;
 use crate::dtype::bf16;
 use crate::error::Error;
@@ -153,12 +152,7 @@ impl Bf16Check {
         let (m, n, k) = (self.m, self.n, self.k);
         let mut source = Source::new(!self.seed);
         let wide: Vec<f32> = got.iter().map(|value| value.widen()).collect();
-        let projection = Projection {
-            vectors: 2,
-            exact: self.values.exact(),
-            rounding: T::ROUNDING,
-            seed: self.seed.rotate_left(32),
-        };
+        let projection = projection::<T>(self.values, self.seed);
         for (i, (a, b)) in self.products(inputs).enumerate() {
             let samples = sampling.draw(m, n, k, &mut source);
             let part = i * m * n..(i + 1) * m * n;

@@ -1,10 +1,9 @@
 //! FP8 products, dense and grouped.
 
-use super::super::projection::Projection;
 use super::super::surrounded::{Place, Surrounded};
 use super::super::tensor_core::fp8_element;
 use super::super::{Evidence, Source};
-use super::{Checked, Sampling, Values, compare, compare_with_model, offsets};
+use super::{Checked, Sampling, Values, compare, compare_with_model, offsets, projection};
 use crate::device::Device;
 use crate::dtype::E4m3;
 use crate::error::Error;
@@ -224,8 +223,7 @@ impl Fp8Check<'_> {
             &got,
             &self.expected(&inputs, T::ROUNDING),
         )?;
-        self.check_bits(&mut evidence, &inputs, &got, sampling)?;
-        self.check_projections(&mut evidence, &inputs, &got)?;
+        self.check_rest(&mut evidence, &inputs, &got, sampling)?;
         Ok(evidence)
     }
 
@@ -234,12 +232,11 @@ impl Fp8Check<'_> {
         let mut evidence = Evidence::default();
         let inputs = self.inputs();
         let got = self.run_counted::<T>(device, &inputs, &mut evidence)?;
-        self.check_bits(&mut evidence, &inputs, &got, Sampling::Thorough)?;
-        self.check_projections(&mut evidence, &inputs, &got)?;
+        self.check_rest(&mut evidence, &inputs, &got, Sampling::Thorough)?;
         Ok(evidence)
     }
 
-    fn check_bits<T: Checked>(
+    fn check_rest<T: Checked>(
         &self,
         evidence: &mut Evidence,
         inputs: &Fp8Inputs,
@@ -247,38 +244,17 @@ impl Fp8Check<'_> {
         sampling: Sampling,
     ) -> Result<(), String> {
         let mut source = Source::new(!self.seed);
+        let wide: Vec<f32> = got.iter().map(|value| value.widen()).collect();
+        let projection = projection::<T>(self.values, self.seed);
         for (rows, product) in self.products(inputs) {
             let samples = sampling.draw(rows.len(), self.n, self.k, &mut source);
-            let got = &got[rows.start * self.n..rows.end * self.n];
-            compare_with_model(
-                evidence,
-                &format!("{self:?}, bits"),
-                got,
-                self.n,
-                &samples,
-                |row, column| fp8_element(&product, row, column),
-            )?;
-        }
-        Ok(())
-    }
-
-    fn check_projections<T: Checked>(
-        &self,
-        evidence: &mut Evidence,
-        inputs: &Fp8Inputs,
-        got: &[T],
-    ) -> Result<(), String> {
-        let got: Vec<f32> = got.iter().map(|value| value.widen()).collect();
-        let projection = Projection {
-            vectors: 2,
-            exact: self.values.exact(),
-            rounding: T::ROUNDING,
-            seed: self.seed.rotate_left(32),
-        };
-        for (rows, product) in self.products(inputs) {
-            evidence.projected += projection
-                .check_fp8(&product, &got[rows.start * self.n..rows.end * self.n])
-                .map_err(|error| format!("{self:?}: {error}"))?;
+            let part = rows.start * self.n..rows.end * self.n;
+            let name = format!("{self:?}, bits");
+            compare_with_model(evidence, &name, &got[part.clone()], self.n, &samples, |row, column| {
+                fp8_element(&product, row, column)
+            })?;
+            evidence.projected +=
+                projection.check_fp8(&product, &wide[part]).map_err(|error| format!("{self:?}: {error}"))?;
         }
         Ok(())
     }

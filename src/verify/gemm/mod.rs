@@ -9,6 +9,7 @@ pub use bf16_check::{Bf16Check, Bf16Inputs};
 pub(super) use cases::{cases, large_cases};
 pub use fp8_check::{Fp8Check, Fp8Inputs, Fp8Operands, Rows};
 
+use super::projection::Projection;
 use super::{Evidence, Source};
 use crate::dtype::{bf16, nearest_bf16};
 use crate::gemm::GemmOutput;
@@ -167,4 +168,9 @@ fn compare_with_model<T: Checked>(
     evidence
         .modelled(name, &sampled, &want)
         .map_err(|error| format!("{error}\nof the elements {:?}..", &samples[..samples.len().min(4)]))
+}
+
+/// The projections that every check makes of its output.
+fn projection<T: Checked>(values: Values, seed: u64) -> Projection {
+    Projection { vectors: 2, exact: values.exact(), rounding: T::ROUNDING, seed: seed.rotate_left(32) }
 }
