@@ -6,6 +6,7 @@
 // Variants: BM (64 or 128 rows), BN (64 or 128 columns; it divides 128, so a tile has one B scale per K block),
 // STAGES, OUT_F32, GROUPED, BLOCKS (per multiprocessor).
 #include "abi.h"
+#include "gemm/scales.cuh"
 #include "ptx/grid.cuh"
 #include "ptx/registers.cuh"
 #include "ptx/tma.cuh"
@@ -26,9 +27,10 @@ constexpr uint32_t kThreads = (1 + kConsumers) * tile::kWarpgroup;
 constexpr uint32_t kBytesA = BM * kBlockK;
 constexpr uint32_t kBytesB = BN * kBlockK;
 constexpr uint32_t kBytesStage = kBytesA + kBytesB;
+constexpr uint32_t kBytesProducts = STAGES * BM * 4;
 // Registers move from the producer to the consumers; the sum stays what the block was launched with.
-constexpr int kProducerRegisters = 40;
-constexpr int kConsumerRegisters = BM == 128 ? 232 : 208;
+constexpr int kProducerRegisters = 56;
+constexpr int kConsumerRegisters = BM == 128 ? 224 : 200;
 static_assert(128 % BN == 0, "a tile must not straddle two B scales");
 
 #if OUT_F32
@@ -42,11 +44,15 @@ struct Tile {
     uint32_t row_end;  // end of the group
     uint32_t column;
     uint32_t group;
+    uint32_t k_blocks;
 };
+
+using Products = gemm::ScaleProducts<BM>;
 
 struct Schedule {
     uint32_t columns;
     uint32_t total;
+    uint32_t k_blocks;
 #if GROUPED
     tile::Groups groups;
 #else
@@ -57,6 +63,7 @@ struct Schedule {
     // Rows vary fastest, so that neighbours share a tile of B.
     __device__ __forceinline__ Tile at(uint32_t index) const {
         Tile result;
+        result.k_blocks = k_blocks;
 #if GROUPED
         result.group = groups.find(index / columns);
         const uint32_t before = groups.tiles_before(result.group);
@@ -82,16 +89,18 @@ extern "C" __global__ void __launch_bounds__(kThreads, BLOCKS) NG_ENTRY(const __
     ptx::grid_dependency_wait();
 
     const uint32_t base = ptx::shared_address(shared);
-    const tile::Pipeline<STAGES> pipeline{base + STAGES * kBytesStage};
+    const tile::Pipeline<STAGES> pipeline{base + STAGES * kBytesStage + kBytesProducts};
+    float* const products = reinterpret_cast<float*>(shared + STAGES * kBytesStage);
     if (threadIdx.x == 0) {
         ptx::prefetch_tensormap(&p.a);
         ptx::prefetch_tensormap(&p.b);
-        pipeline.init(kConsumers * 4);
+        pipeline.init(kConsumers * 4, gemm::kFullArrivals);
     }
     Schedule schedule;
+    schedule.k_blocks = p.k_blocks;
     schedule.columns = (p.n + BN - 1) / BN;
 #if GROUPED
-    schedule.groups = tile::Groups::in(shared + STAGES * kBytesStage + pipeline.kBytes, p.groups);
+    schedule.groups = tile::Groups::in(shared + STAGES * kBytesStage + kBytesProducts + pipeline.kBytes, p.groups);
     if (threadIdx.x < 32) schedule.groups.build(p.offsets, p.rows, BM, blockIdx.x == 0 ? p.status : nullptr);
     __syncthreads();
     schedule.total = schedule.groups.tiles_before(p.groups) * schedule.columns;
@@ -105,6 +114,28 @@ extern "C" __global__ void __launch_bounds__(kThreads, BLOCKS) NG_ENTRY(const __
     tile::PipelinePosition<STAGES> at;
     if (threadIdx.x < tile::kWarpgroup) {
         ptx::set_max_registers_decrease<kProducerRegisters>();
+        if (threadIdx.x >= 32) {
+            const gemm::Scales a_scales{reinterpret_cast<uint64_t>(p.a_scales), false};
+            const gemm::Scales b_scales{reinterpret_cast<uint64_t>(p.b_scales), false};
+            gemm::stream_scales<Products, Tile>(
+                pipeline,
+                [&](uint32_t step, Tile& tile) {
+                    const uint32_t index = blockIdx.x + step * gridDim.x;
+                    if (index >= schedule.total) return false;
+                    tile = schedule.at(index);
+                    return true;
+                },
+                [&](Products& values, const Tile& tile, uint32_t block) {
+                    values.load(a_scales, tile.row * p.a_scales_row_stride + block * p.a_scales_block_stride,
+                                p.a_scales_row_stride, tile.row_end - tile.row, b_scales,
+                                tile.group * p.b_scales_group_stride + tile.column / 128 * p.b_scales_row_stride +
+                                    block * p.b_scales_block_stride,
+                                0, 1);
+                },
+                [&](const Products& values, uint32_t stage) {
+                    values.store(a_scales, b_scales, products + stage * Products::kFloats);
+                });
+        }
         if (threadIdx.x != 0) return;
         for (uint32_t index = blockIdx.x; index < schedule.total; index += gridDim.x) {
             const Tile tile = schedule.at(index);
@@ -124,36 +155,17 @@ extern "C" __global__ void __launch_bounds__(kThreads, BLOCKS) NG_ENTRY(const __
     const tile::Consumer me;
     const uint64_t a_start = tile::descriptor_k_major_128(base + me.warpgroup * 64 * kBlockK);
     const uint64_t b_start = tile::descriptor_k_major_128(base + kBytesA);
+    const float* const my_products = products + gemm::scale_slot(me.warpgroup * 64 + me.row);
     for (uint32_t index = blockIdx.x; index < schedule.total; index += gridDim.x) {
         const Tile tile = schedule.at(index);
         const uint32_t row = tile.row + me.warpgroup * 64 + me.row;
-        const bool low_row = row < tile.row_end;
-        const bool high_row = row + 8 < tile.row_end;
-        const float* a_scale = p.a_scales + static_cast<int64_t>(row) * p.a_scales_row_stride;
-        const float* b_scale = p.b_scales + tile.group * p.b_scales_group_stride +
-                               static_cast<int64_t>(tile.column / 128) * p.b_scales_row_stride;
-        // Scales are read one K block ahead, so that their latency hides behind the tensor core.
-        float low_scale = 0, high_scale = 0, column_scale = 0;
-        const auto load_scales = [&] {
-            if (low_row) low_scale = *a_scale;
-            if (high_row) high_scale = a_scale[8 * p.a_scales_row_stride];
-            column_scale = *b_scale;
-        };
-        load_scales();
-
         float sum[BN / 2];
 #pragma unroll
         for (int i = 0; i < BN / 2; ++i) sum[i] = 0;
 #pragma unroll 1
         for (uint32_t block = 0; block < p.k_blocks; ++block, at.advance()) {
-            const float low = low_scale * column_scale;
-            const float high = high_scale * column_scale;
-            if (block + 1 < p.k_blocks) {
-                a_scale += p.a_scales_block_stride;
-                b_scale += p.b_scales_block_stride;
-                load_scales();
-            }
             pipeline.wait_full(at);
+            const float2 scale = *reinterpret_cast<const float2*>(my_products + at.stage * Products::kFloats);
             const uint64_t a = tile::descriptor_advance(a_start, at.stage * kBytesStage);
             const uint64_t b = tile::descriptor_advance(b_start, at.stage * kBytesStage);
             float product[BN / 2];
@@ -165,9 +177,10 @@ extern "C" __global__ void __launch_bounds__(kThreads, BLOCKS) NG_ENTRY(const __
             ptx::wgmma_commit_group();
             ptx::wgmma_wait_group<0>();
             ptx::pin_registers(product);
+            ptx::warp_barrier();
             if (me.leader) pipeline.release(at);
 #pragma unroll
-            for (int i = 0; i < BN / 2; ++i) sum[i] = __fmaf_rn(product[i], (i & 2) ? high : low, sum[i]);
+            for (int i = 0; i < BN / 2; ++i) sum[i] = __fmaf_rn(product[i], (i & 2) ? scale.y : scale.x, sum[i]);
         }
         tile::store_accumulators<BN>(sum, static_cast<Out*>(p.out), p.out_row_stride, row, tile.row_end,
                                      tile.column + me.column, p.n, p.paired_stores != 0);

@@ -13,15 +13,17 @@ struct PipelinePosition {
     uint32_t stage = 0;
     uint32_t phase = 0;
 
-    __device__ __forceinline__ void advance() {
-        if (++stage == Stages) {
-            stage = 0;
+    // By at most Stages.
+    __device__ __forceinline__ void advance(uint32_t by = 1) {
+        stage += by;
+        if (stage >= Stages) {
+            stage -= Stages;
             phase ^= 1;
         }
     }
 };
 
-// Two arrays of barriers in shared memory: `full` counts bytes, `empty` counts consumers' arrivals.
+// Two arrays of barriers in shared memory: `full` counts bytes and producers' arrivals, `empty` counts consumers' arrivals.
 template <int Stages>
 struct Pipeline {
     static constexpr uint32_t kBytes = Stages * 16;
@@ -31,9 +33,9 @@ struct Pipeline {
     __device__ __forceinline__ uint32_t empty(uint32_t stage) const { return base + (Stages + stage) * 8; }
 
     // One thread; the block synchronises afterwards.
-    __device__ __forceinline__ void init(uint32_t consumer_arrivals) const {
+    __device__ __forceinline__ void init(uint32_t consumer_arrivals, uint32_t full_arrivals = 1) const {
         for (uint32_t stage = 0; stage < Stages; ++stage) {
-            ptx::mbarrier_init(full(stage), 1);
+            ptx::mbarrier_init(full(stage), full_arrivals);
             ptx::mbarrier_init(empty(stage), consumer_arrivals);
         }
         ptx::fence_mbarrier_init();

@@ -150,9 +150,11 @@ impl Tile {
 
     fn shared_bytes(&self, problem: &Problem) -> usize {
         let stages = self.stages * (self.rows + self.columns) * STAGE_BYTES;
+        // Products of scales, one f32 a row.
+        let products = if problem.input == Input::Bf16 { 0 } else { self.stages * self.rows * 4 };
         let barriers = self.stages * 16;
         let tables = if problem.input == Input::Fp8Grouped { (problem.batch + 1) * 8 } else { 0 };
-        stages + barriers + tables
+        stages + products + barriers + tables
     }
 }
 
