@@ -154,28 +154,70 @@ static_assert(sizeof(NgCacheWriteParams) == 104 && __builtin_offsetof(NgCacheWri
 // ---- matrix products ----
 // Strides count elements.
 
+// How rows of A find their weights.
+enum NgGemmMode : uint32_t {
+    NG_GEMM_DENSE = 0,       // one matrix B for all rows
+    NG_GEMM_CONTIGUOUS = 1,  // adjacent groups of rows, ends in `offsets`
+    NG_GEMM_MASKED = 2,      // [groups, rows, k], of which the first `offsets[g]` rows count
+    NG_GEMM_BATCHED = 3,     // [groups, rows, k], all of it
+    NG_GEMM_K_GROUPED = 4,   // one product for each range of K in `offsets`
+};
+
+enum NgGemmOutput : uint32_t {
+    NG_GEMM_OUT_BF16 = 0,
+    NG_GEMM_OUT_F16 = 1,
+    NG_GEMM_OUT_F32 = 2,
+    NG_GEMM_OUT_E4M3 = 3,  // with fresh scales of 1x128
+};
+
+enum NgGemmFlags : uint32_t {
+    NG_GEMM_ACCUMULATE = 1u << 0,           // adds what `out` holds
+    NG_GEMM_A_SCALES_UE8M0 = 1u << 1,
+    NG_GEMM_B_SCALES_UE8M0 = 1u << 2,
+    NG_GEMM_PAIRED_STORES = 1u << 3,        // two adjacent outputs may be stored at once
+    NG_GEMM_WIDE_STORES = 1u << 4,          // rows of `out` start at multiples of 16 bytes
+    NG_GEMM_SCALES_POWER_OF_TWO = 1u << 5,  // fresh scales are rounded up to powers of two
+};
+
+// out = alpha * sum over blocks of K of (a_scale * b_scale) * (A * B^T), times column_scales, plus bias, plus the old
+// output; rows times row_weights.
 struct NgFp8GemmParams {
-    NgTensorMap a;  // e4m3 [1, rows, k]
-    NgTensorMap b;  // e4m3 [groups, n, k]
-    const float* a_scales;
-    const float* b_scales;
-    const int32_t* offsets;  // [groups + 1], null when dense
-    void* out;
-    uint32_t* status;
+    NgTensorMap a;  // FP8 [groups or 1, rows, k]
+    NgTensorMap b;  // FP8 [groups, n, k]
+    uint64_t a_scales;  // f32, or UE8M0 codes by `flags`; 0: all ones
+    uint64_t b_scales;  // likewise
+    uint64_t offsets;  // i32: [groups + 1] rows (contiguous) or K (k-grouped), or [groups] counts (masked)
+    uint64_t gather;  // i32 [rows]: the row of A for each row of the product; 0: the same row
+    uint64_t out;
+    uint64_t out_scales;  // f32, for an e4m3 output
+    uint64_t column_scales;  // f32 [groups, n], or 0
+    uint64_t bias;  // f32 [groups, n], or 0
+    uint64_t row_weights;  // f32 [rows], or 0
+    uint64_t status;
+    int64_t a_scales_batch_stride;
     int64_t a_scales_row_stride;
     int64_t a_scales_block_stride;
     int64_t b_scales_group_stride;
     int64_t b_scales_row_stride;
     int64_t b_scales_block_stride;
+    int64_t out_batch_stride;
     int64_t out_row_stride;
+    int64_t out_scales_row_stride;
+    int64_t out_scales_block_stride;
+    int64_t column_scales_group_stride;
+    int64_t bias_group_stride;
+    float alpha;
+    float clamp;  // of the SwiGLU epilogue; 0: none
     uint32_t rows;
     uint32_t n;
-    uint32_t k_blocks;
+    uint32_t k;
     uint32_t groups;
-    uint32_t paired_stores;  // two adjacent outputs may be stored at once
-    uint32_t reserved[5];
+    uint32_t mode;
+    uint32_t out_type;
+    uint32_t flags;
+    uint32_t reserved[11];
 };
-static_assert(sizeof(NgFp8GemmParams) == 384 && __builtin_offsetof(NgFp8GemmParams, rows) == 344, "NgFp8GemmParams");
+static_assert(sizeof(NgFp8GemmParams) == 512 && __builtin_offsetof(NgFp8GemmParams, rows) == 440, "NgFp8GemmParams");
 
 struct NgBf16GemmParams {
     NgTensorMap a;  // bf16 [batch, m, k]

@@ -97,11 +97,12 @@ extern "C" __global__ void __launch_bounds__(kThreads, BLOCKS) NG_ENTRY(const __
         pipeline.init(kConsumers * 4, gemm::kFullArrivals);
     }
     Schedule schedule;
-    schedule.k_blocks = p.k_blocks;
+    schedule.k_blocks = (p.k + kBlockK - 1) / kBlockK;
     schedule.columns = (p.n + BN - 1) / BN;
 #if GROUPED
     schedule.groups = tile::Groups::in(shared + STAGES * kBytesStage + kBytesProducts + pipeline.kBytes, p.groups);
-    if (threadIdx.x < 32) schedule.groups.build(p.offsets, p.rows, BM, blockIdx.x == 0 ? p.status : nullptr);
+    if (threadIdx.x < 32) schedule.groups.build(reinterpret_cast<const int32_t*>(p.offsets), p.rows, BM,
+                                                     blockIdx.x == 0 ? reinterpret_cast<uint32_t*>(p.status) : nullptr);
     __syncthreads();
     schedule.total = schedule.groups.tiles_before(p.groups) * schedule.columns;
 #else
@@ -115,8 +116,8 @@ extern "C" __global__ void __launch_bounds__(kThreads, BLOCKS) NG_ENTRY(const __
     if (threadIdx.x < tile::kWarpgroup) {
         ptx::set_max_registers_decrease<kProducerRegisters>();
         if (threadIdx.x >= 32) {
-            const gemm::Scales a_scales{reinterpret_cast<uint64_t>(p.a_scales), false};
-            const gemm::Scales b_scales{reinterpret_cast<uint64_t>(p.b_scales), false};
+            const gemm::Scales a_scales{p.a_scales, (p.flags & NG_GEMM_A_SCALES_UE8M0) != 0};
+            const gemm::Scales b_scales{p.b_scales, (p.flags & NG_GEMM_B_SCALES_UE8M0) != 0};
             gemm::stream_scales<Products, Tile>(
                 pipeline,
                 [&](uint32_t step, Tile& tile) {
@@ -139,7 +140,7 @@ extern "C" __global__ void __launch_bounds__(kThreads, BLOCKS) NG_ENTRY(const __
         if (threadIdx.x != 0) return;
         for (uint32_t index = blockIdx.x; index < schedule.total; index += gridDim.x) {
             const Tile tile = schedule.at(index);
-            for (uint32_t block = 0; block < p.k_blocks; ++block, at.advance()) {
+            for (uint32_t block = 0; block < schedule.k_blocks; ++block, at.advance()) {
                 pipeline.wait_empty(at);
                 const uint32_t full = pipeline.full(at.stage);
                 const uint32_t stage = base + at.stage * kBytesStage;
@@ -163,7 +164,7 @@ extern "C" __global__ void __launch_bounds__(kThreads, BLOCKS) NG_ENTRY(const __
 #pragma unroll
         for (int i = 0; i < BN / 2; ++i) sum[i] = 0;
 #pragma unroll 1
-        for (uint32_t block = 0; block < p.k_blocks; ++block, at.advance()) {
+        for (uint32_t block = 0; block < schedule.k_blocks; ++block, at.advance()) {
             pipeline.wait_full(at);
             const float2 scale = *reinterpret_cast<const float2*>(my_products + at.stage * Products::kFloats);
             const uint64_t a = tile::descriptor_advance(a_start, at.stage * kBytesStage);
@@ -182,7 +183,7 @@ extern "C" __global__ void __launch_bounds__(kThreads, BLOCKS) NG_ENTRY(const __
 #pragma unroll
             for (int i = 0; i < BN / 2; ++i) sum[i] = __fmaf_rn(product[i], (i & 2) ? scale.y : scale.x, sum[i]);
         }
-        tile::store_accumulators<BN>(sum, static_cast<Out*>(p.out), p.out_row_stride, row, tile.row_end,
-                                     tile.column + me.column, p.n, p.paired_stores != 0);
+        tile::store_accumulators<BN>(sum, reinterpret_cast<Out*>(p.out), p.out_row_stride, row, tile.row_end,
+                                     tile.column + me.column, p.n, (p.flags & NG_GEMM_PAIRED_STORES) != 0);
     }
 }

@@ -156,6 +156,39 @@ parameters!(NgMlaCombineParams, 96, {
 
 // ---- matrix products ----
 
+/// One matrix B for all rows.
+pub const NG_GEMM_DENSE: u32 = 0;
+/// Adjacent groups of rows.
+pub const NG_GEMM_CONTIGUOUS: u32 = 1;
+/// Groups of as many rows, of which the first count.
+pub const NG_GEMM_MASKED: u32 = 2;
+/// Groups of as many rows.
+pub const NG_GEMM_BATCHED: u32 = 3;
+/// One product for each range of K.
+pub const NG_GEMM_K_GROUPED: u32 = 4;
+
+/// An output in bf16.
+pub const NG_GEMM_OUT_BF16: u32 = 0;
+/// An output in f16.
+pub const NG_GEMM_OUT_F16: u32 = 1;
+/// An output in f32.
+pub const NG_GEMM_OUT_F32: u32 = 2;
+/// An output in e4m3 with fresh scales of 1×128.
+pub const NG_GEMM_OUT_E4M3: u32 = 3;
+
+/// Adds what the output holds.
+pub const NG_GEMM_ACCUMULATE: u32 = 1 << 0;
+/// A's scales are UE8M0 codes.
+pub const NG_GEMM_A_SCALES_UE8M0: u32 = 1 << 1;
+/// B's scales are UE8M0 codes.
+pub const NG_GEMM_B_SCALES_UE8M0: u32 = 1 << 2;
+/// Two adjacent outputs may be stored at once.
+pub const NG_GEMM_PAIRED_STORES: u32 = 1 << 3;
+/// Rows of the output start at multiples of 16 bytes.
+pub const NG_GEMM_WIDE_STORES: u32 = 1 << 4;
+/// Fresh scales are rounded up to powers of two.
+pub const NG_GEMM_SCALES_POWER_OF_TWO: u32 = 1 << 5;
+
 /// Parameters of the FP8 products.
 #[repr(C, align(128))]
 #[derive(Debug, Clone, Copy)]
@@ -165,25 +198,44 @@ pub(crate) struct NgFp8GemmParams {
     pub a_scales: u64,
     pub b_scales: u64,
     pub offsets: u64,
+    pub gather: u64,
     pub out: u64,
+    pub out_scales: u64,
+    pub column_scales: u64,
+    pub bias: u64,
+    pub row_weights: u64,
     pub status: u64,
+    pub a_scales_batch_stride: i64,
     pub a_scales_row_stride: i64,
     pub a_scales_block_stride: i64,
     pub b_scales_group_stride: i64,
     pub b_scales_row_stride: i64,
     pub b_scales_block_stride: i64,
+    pub out_batch_stride: i64,
     pub out_row_stride: i64,
+    pub out_scales_row_stride: i64,
+    pub out_scales_block_stride: i64,
+    pub column_scales_group_stride: i64,
+    pub bias_group_stride: i64,
+    pub alpha: f32,
+    pub clamp: f32,
     pub rows: u32,
     pub n: u32,
-    pub k_blocks: u32,
+    pub k: u32,
     pub groups: u32,
-    pub paired_stores: u32,
-    pub reserved: [u32; 5],
+    pub mode: u32,
+    pub out_type: u32,
+    pub flags: u32,
+    pub reserved: [u32; 11],
 }
-parameters!(NgFp8GemmParams, 384, {
-    a: 0, b: 128, a_scales: 256, b_scales: 264, offsets: 272, out: 280, status: 288, a_scales_row_stride: 296,
-    a_scales_block_stride: 304, b_scales_group_stride: 312, b_scales_row_stride: 320, b_scales_block_stride: 328,
-    out_row_stride: 336, rows: 344, n: 348, k_blocks: 352, groups: 356, paired_stores: 360, reserved: 364,
+parameters!(NgFp8GemmParams, 512, {
+    a: 0, b: 128, a_scales: 256, b_scales: 264, offsets: 272, gather: 280, out: 288, out_scales: 296,
+    column_scales: 304, bias: 312, row_weights: 320, status: 328, a_scales_batch_stride: 336,
+    a_scales_row_stride: 344, a_scales_block_stride: 352, b_scales_group_stride: 360,
+    b_scales_row_stride: 368, b_scales_block_stride: 376, out_batch_stride: 384, out_row_stride: 392,
+    out_scales_row_stride: 400, out_scales_block_stride: 408, column_scales_group_stride: 416,
+    bias_group_stride: 424, alpha: 432, clamp: 436, rows: 440, n: 444, k: 448, groups: 452, mode: 456,
+    out_type: 460, flags: 464, reserved: 468,
 });
 
 /// Parameters of the bf16 products.

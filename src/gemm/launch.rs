@@ -1,0 +1,71 @@
+//! What every product needs to be launched: checks, tensor maps, store widths.
+
+use super::plan::{self, Plan};
+use crate::device::abi::{NG_GEMM_PAIRED_STORES, NG_GEMM_WIDE_STORES, NgTensorMap, Parameters};
+use crate::device::{Device, KernelLaunch, Swizzle, TensorMapSpec};
+use crate::dtype::Element;
+use crate::error::Result;
+use crate::fp8::TMA_ALIGNMENT;
+use crate::tensor::Tensor;
+use crate::validate::{Checks, rows_aligned};
+
+/// Extents that the kernels count in 32 bits, with room for a tile behind the last.
+const MAX_EXTENT: usize = (1 << 31) - 256;
+
+pub(super) fn kernel<'a, P: Parameters>(plan: &Plan, params: &'a P) -> KernelLaunch<'a> {
+    KernelLaunch::new(plan.entry, params)
+        .grid([plan.grid, 1, 1])
+        .block(plan.threads)
+        .shared(plan.shared_bytes)
+}
+
+pub(super) fn writable<T: Element>(check: Checks, out: &Tensor<T>) -> Result<()> {
+    check.adjacent_columns("out", out)?;
+    check.distinct("out", out)
+}
+
+pub(super) fn extents(check: Checks, m: usize, n: usize, k: usize) -> Result<()> {
+    for (name, extent) in [("M", m), ("N", n), ("K", k)] {
+        if extent > MAX_EXTENT {
+            return check.fail(name, extent, format_args!("at most {MAX_EXTENT}"));
+        }
+    }
+    Ok(())
+}
+
+/// Whether every pair of outputs that a thread holds lies on an aligned address.
+pub(super) fn paired_stores<T: Element>(out: &Tensor<T>) -> bool {
+    out.strides()[out.rank() - 1] == 1 && rows_aligned(out, 2 * size_of::<T>())
+}
+
+/// The flags that say which stores the output's alignment allows.
+pub(super) fn store_flags<T: Element>(out: &Tensor<T>) -> u32 {
+    let wide = paired_stores(out) && rows_aligned(out, 16);
+    u32::from(paired_stores(out)) * NG_GEMM_PAIRED_STORES + u32::from(wide) * NG_GEMM_WIDE_STORES
+}
+
+/// The map that loads `rows` × 128 bytes of an operand `[rows, K]` or `[batch, rows, K]`; it always has a batch
+/// dimension. Reads past an end give zeros. An empty operand (K = 0) is not read, but its map must be lawful.
+pub(super) fn operand<T: Element>(device: &Device, tensor: &Tensor<T>, rows: usize) -> Result<NgTensorMap> {
+    let rank = tensor.rank();
+    let size = size_of::<T>();
+    let dim = |from_last: usize| {
+        if from_last < rank && !tensor.is_empty() { tensor.dim(rank - 1 - from_last) } else { 1 }
+    };
+    let stride = |from_last: usize| {
+        if dim(from_last) == 1 {
+            // Never used for an address, but the hardware's rules hold for it all the same.
+            (dim(0) * size).next_multiple_of(TMA_ALIGNMENT) as u64
+        } else {
+            (tensor.strides()[rank - 1 - from_last] * size) as u64
+        }
+    };
+    device.tensor_map(&TensorMapSpec {
+        address: if tensor.is_empty() { TMA_ALIGNMENT as u64 } else { tensor.address() },
+        dtype: T::DTYPE,
+        extents: &[dim(0) as u64, dim(1) as u64, dim(2) as u64],
+        strides: &[stride(1), stride(2)],
+        tile: &[(plan::STAGE_BYTES / size) as u32, rows as u32, 1],
+        swizzle: Swizzle::B128,
+    })
+}
