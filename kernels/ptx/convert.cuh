@@ -25,6 +25,18 @@ __device__ __forceinline__ uint16_t bf16_from_f32(float value) {
     return bits;
 }
 
+__device__ __forceinline__ uint32_t f16x2_from_f32(float low, float high) {
+    uint32_t pair;
+    asm("cvt.rn.f16x2.f32 %0, %1, %2;" : "=r"(pair) : "f"(high), "f"(low));
+    return pair;
+}
+
+__device__ __forceinline__ float f32_from_f16(uint16_t bits) {
+    float value;
+    asm("cvt.f32.f16 %0, %1;" : "=f"(value) : "h"(bits));
+    return value;
+}
+
 // Round to nearest even, magnitudes above 448 saturate, NaN becomes 0x7f; `low` lands in the lower byte.
 __device__ __forceinline__ uint16_t e4m3x2_from_f32(float low, float high) {
     uint16_t pair;

@@ -44,6 +44,14 @@ __device__ __forceinline__ float shuffle_index(float value, uint32_t lane) {
     return __uint_as_float(shuffle_index(__float_as_uint(value), lane));
 }
 
+// A value that all lanes hold. The compiler knows it for uniform only this way, and keeps what follows from it
+// (descriptors, loop bounds) in uniform registers, as long as no shuffle stands under a branch.
+__device__ __forceinline__ uint32_t warp_uniform(uint32_t value) {
+    uint32_t result;
+    asm volatile("redux.sync.or.b32 %0, %1, 0xffffffff;" : "=r"(result) : "r"(value));
+    return result;
+}
+
 __device__ __forceinline__ uint32_t ballot(bool predicate) {
     uint32_t mask;
     asm volatile(

@@ -17,6 +17,19 @@ __device__ __forceinline__ bool is_finite(float value) {
     return (ptx::f32_to_bits(value) & 0x7fffffffu) < kInfinityBits;
 }
 
+// The scale of a group whose largest finite magnitude is `amax`, which is at least kSmallestAmax.
+__device__ __forceinline__ float scale_of(float amax, bool power_of_two) {
+    const float scale = ptx::divide(amax, kLargestE4m3);
+    if (!power_of_two) return scale;
+    // A carry out of the mantissa steps to the next power unless the mantissa was zero.
+    return ptx::f32_from_bits((ptx::f32_to_bits(scale) + 0x007fffffu) & 0xff800000u);
+}
+
+// What is converted to a code of a group with the scale 1 / `inverse`.
+__device__ __forceinline__ float scaled(float value, float inverse) {
+    return is_finite(value) ? value * inverse : ptx::f32_from_bits(0x7fffffffu);
+}
+
 // The scale of this lane's group. Infinities and NaN do not count: they become NaN codes and leave their neighbours
 // alone. All lanes of the warp must arrive.
 __device__ __forceinline__ float group_scale(const float (&values)[8], bool power_of_two) {
@@ -27,21 +40,16 @@ __device__ __forceinline__ float group_scale(const float (&values)[8], bool powe
     }
 #pragma unroll
     for (uint32_t mask = 8; mask > 0; mask /= 2) amax = ptx::maximum(amax, ptx::shuffle_xor(amax, mask));
-    const float scale = ptx::divide(amax, kLargestE4m3);
-    if (!power_of_two) return scale;
-    // A carry out of the mantissa steps to the next power unless the mantissa was zero.
-    return ptx::f32_from_bits((ptx::f32_to_bits(scale) + 0x007fffffu) & 0xff800000u);
+    return scale_of(amax, power_of_two);
 }
 
 // Codes of value * (1 / scale), both roundings in f32.
 __device__ __forceinline__ void encode(const float (&values)[8], float scale, uint16_t (&codes)[4]) {
     const float inverse = ptx::reciprocal(scale);
-    const float nan = ptx::f32_from_bits(0x7fffffffu);
-    float scaled[8];
 #pragma unroll
-    for (int i = 0; i < 8; ++i) scaled[i] = is_finite(values[i]) ? values[i] * inverse : nan;
-#pragma unroll
-    for (int i = 0; i < 4; ++i) codes[i] = ptx::e4m3x2_from_f32(scaled[2 * i], scaled[2 * i + 1]);
+    for (int i = 0; i < 4; ++i) {
+        codes[i] = ptx::e4m3x2_from_f32(scaled(values[2 * i], inverse), scaled(values[2 * i + 1], inverse));
+    }
 }
 
 }  // namespace ng::tile
