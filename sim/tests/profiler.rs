@@ -200,6 +200,8 @@ fn bank_conflicts_stand_at_their_line() {
     st.shared.u32 [%r1], %t;";
     let (profile, _) = profile(body, 1, 32, Schedule::default());
     assert_eq!((at(&profile, 13).bank_conflicts, at(&profile, 14).bank_conflicts), (0, 31));
+    // Both write the first word.
+    assert_eq!((profile.shared_bytes, profile.shared_written), (8200, 4 * 63));
     let [spot] = profile.hot_spots()[..] else { panic!("one hot spot: {:?}", profile.hot_spots()) };
     assert_eq!(
         spot.to_string(),

@@ -129,6 +129,7 @@ fn one(kernel: &Kernel, lines: usize) -> Value {
         "block": profile.block,
         "cluster": profile.cluster,
         "shared_bytes": profile.shared_bytes,
+        "shared_written": profile.shared_written,
         "registers": kernel.resources.as_ref().ok().map(|resources| resources.registers),
         "stack_bytes": kernel.resources.as_ref().ok().map(|resources| resources.stack),
         "sass_instructions": kernel.code.as_ref().ok().map(|code| code.instructions),

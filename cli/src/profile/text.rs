@@ -61,6 +61,9 @@ fn one(out: &mut String, kernel: &Kernel, lines: usize) -> std::fmt::Result {
         product(profile.block),
         number(profile.shared_bytes.into())
     )?;
+    if profile.shared_written < profile.shared_bytes {
+        write!(out, " ({} written)", number(profile.shared_written.into()))?;
+    }
     if product(profile.cluster) > 1 {
         write!(out, ", clusters of {}", product(profile.cluster))?;
     }

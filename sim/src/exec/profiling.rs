@@ -76,6 +76,7 @@ impl Grid<'_> {
     /// Every warp of the block has ended.
     pub(super) fn profile_end(&mut self, slot: usize) {
         if let Some(recorder) = &mut self.recorder {
+            recorder.shared(self.blocks[slot].shared.defined.count());
             for warp in &self.warps[slot * self.per_block..][..self.per_block] {
                 recorder.warp(&warp.executed, &self.counters);
             }

@@ -29,6 +29,11 @@ impl Bits {
         ok
     }
 
+    /// How many are set.
+    pub(crate) fn count(&self) -> u32 {
+        self.words.iter().map(|word| word.count_ones()).sum()
+    }
+
     /// Sets or clears a range; answers how many bits changed.
     pub(crate) fn put(&mut self, at: usize, count: usize, value: bool) -> usize {
         let mut changed = 0;

@@ -38,6 +38,8 @@ pub struct Profile {
     pub cluster: [u32; 3],
     /// Static and dynamic shared memory of a block, in bytes.
     pub shared_bytes: u32,
+    /// Bytes of it that hold something when a block ends; the most of any block.
+    pub shared_written: u32,
     /// Every instruction of the program in its order, executed or not.
     pub lines: Vec<LineProfile>,
     /// Loops that ran, in the order of the program.

@@ -53,6 +53,8 @@ pub(crate) struct Recorder {
     /// By main loop.
     pub(super) roles: BTreeMap<Option<usize>, Role>,
     regions: BTreeMap<u64, Region>,
+    /// Bytes of shared memory that hold something at the end of a block, at most.
+    pub(super) shared_written: u32,
     /// The operation that runs, and the counters before it.
     current: Option<(u32, Watched)>,
 }
@@ -64,6 +66,7 @@ impl Recorder {
             lines: vec![Line::default(); program.ops.len()],
             roles: BTreeMap::new(),
             regions: BTreeMap::new(),
+            shared_written: 0,
             current: None,
         }
     }
@@ -97,6 +100,11 @@ impl Recorder {
         for (sum, &count) in role.executions.iter_mut().zip(executions) {
             *sum += u64::from(count);
         }
+    }
+
+    /// A block has ended, with so many defined bytes of shared memory.
+    pub(crate) fn shared(&mut self, bytes: u32) {
+        self.shared_written = self.shared_written.max(bytes);
     }
 
     /// An operation moves bytes of global memory.

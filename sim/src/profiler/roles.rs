@@ -99,6 +99,7 @@ impl Recorder {
             loops: ran.iter().map(of_loop).collect(),
             roles,
             regions: self.regions(),
+            shared_written: self.shared_written,
             ..Profile::default()
         }
     }
