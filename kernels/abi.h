@@ -28,6 +28,9 @@ enum NgStatus : uint32_t {
 // ---- quantisation, norms, vocabulary, routing, rotary embedding ----
 // Fields named like tensors are device addresses; strides count elements.
 
+// Threads of a block that owns a row, at most.
+#define NG_ROW_THREADS 512
+
 struct NgQuantizeParams {
     uint64_t x, data, scales;
     uint64_t x_row_stride, data_row_stride, scale_row_stride, scale_group_stride;

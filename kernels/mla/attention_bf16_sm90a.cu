@@ -46,7 +46,7 @@ constexpr uint32_t kQueryBarrierAt = kPipelineAt + tile::Pipeline<kStages>::kByt
 constexpr uint32_t kSharedBytes = kQueryBarrierAt + 8;
 static_assert(kSharedBytes <= NG_MLA_SHARED_BYTES, "the host reserves less shared memory than the kernel uses");
 
-enum Barrier : uint32_t { kMaximaReady = 1, kProbabilitiesReady = 2, kOutputReady = 3 };
+enum Barrier : uint32_t { kMaximaReady = 1, kProbabilitiesReady, kOutputReady };
 
 extern __shared__ __align__(1024) uint8_t shared[];
 
@@ -67,16 +67,15 @@ struct Work {
 
         const int32_t capacity = p.table_pages * kPage;
         const int32_t given = reinterpret_cast<const int32_t*>(p.lengths)[batch];
-        status = given < 0 || given > capacity ? NG_STATUS_BAD_LENGTH : 0;
-        length = given < 0 ? 0 : given > capacity ? capacity : given;
+        length = min(max(given, 0), capacity);
+        status = given != length ? NG_STATUS_BAD_LENGTH : 0;
 
         // Pages past the last row's last key are never loaded.
-        const int32_t last_row = row + kRows < rows ? row + kRows - 1 : rows - 1;
-        const int32_t keys = visible(p, last_row);
-        const int32_t pages = keys > 0 ? (keys + kPage - 1) / kPage : 0;
+        const int32_t keys = visible(p, min(row + kRows, rows) - 1);
+        const int32_t pages = (max(keys, 0) + kPage - 1) / kPage;
         const int32_t share = (pages + p.splits - 1) / p.splits;
-        first_page = share * split < pages ? share * split : pages;
-        end_page = first_page + share < pages ? first_page + share : pages;
+        first_page = min(share * split, pages);
+        end_page = min(first_page + share, pages);
     }
 
     // Number of keys that a row may see; none where not positive.
@@ -103,7 +102,7 @@ __device__ __forceinline__ void produce(const NgMlaAttentionParams& p, const Wor
         if (!mapped) status |= NG_STATUS_BAD_PAGE;
         const int32_t left = work.length - page * kPage;
         pipeline.wait_empty(at);
-        usable[at.stage] = mapped ? (left < kPage ? left : kPage) : 0;
+        usable[at.stage] = mapped ? min(left, kPage) : 0;
         ptx::mbarrier_arrive_expect_tx(pipeline.full(at.stage), kPageBytes);
         // Out of range in the page dimension, the copy fills with zeros: an unmapped page has keys that nobody sees.
         const uint32_t to = base + kKeysAt + at.stage * kPageBytes;
@@ -180,7 +179,7 @@ __device__ __forceinline__ void consume(const NgMlaAttentionParams& p, const Wor
         // rows becomes zero before either reads them as values.
         if (mapped > 0 && mapped < kPage) {
             const int32_t first = mapped - static_cast<int32_t>(group) * kHalf;
-            for (int32_t row = (first > 0 ? first : 0) + thread / 64; row < kHalf; row += 2) {
+            for (int32_t row = max(first, 0) + thread / 64; row < kHalf; row += 2) {
                 const uint32_t chunk = thread % 64;
                 *reinterpret_cast<uint4*>(shared + kKeysAt + at.stage * kPageBytes + (chunk / 8) * kTileBytes +
                                           (group * kHalf + row) * 128 + (chunk % 8) * 16) = make_uint4(0, 0, 0, 0);

@@ -21,7 +21,7 @@ extern "C" __global__ void NG_ENTRY(const __grid_constant__ NgCacheWriteParams p
     const uint32_t status = (slot < 0 || uint64_t(slot) >= p.cache_rows ? NG_STATUS_BAD_SLOT : 0) |
                             (uint32_t(position) >= p.max_positions ? NG_STATUS_BAD_POSITION : 0);
     if (status != 0) {
-        if (threadIdx.x == 0) ptx::report_status(tile::pointer<uint32_t>(p.status), status);
+        ptx::report_status(tile::pointer<uint32_t>(p.status), status);
         return;
     }
     auto* out = tile::pointer<uint16_t>(p.cache) + uint64_t(slot) * kCacheColumns;

@@ -18,7 +18,7 @@ extern "C" __global__ void NG_ENTRY(const __grid_constant__ NgRopeParams p) {
     auto* out = tile::pointer<uint16_t>(p.out) + token * p.out_token_stride + head * p.out_head_stride;
     if (uint32_t(position) >= p.max_positions) {
         tile::clear_rotated(piece, out);
-        if (piece == 0 && head == 0) ptx::report_status(tile::pointer<uint32_t>(p.status), NG_STATUS_BAD_POSITION);
+        ptx::report_status(tile::pointer<uint32_t>(p.status), NG_STATUS_BAD_POSITION);
         return;
     }
     const auto* x = tile::pointer<const uint16_t>(p.x) + token * p.x_token_stride + head * p.x_head_stride;

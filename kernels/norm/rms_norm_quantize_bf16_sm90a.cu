@@ -9,14 +9,13 @@
 using namespace ng;
 
 extern "C" __global__ void NG_ENTRY(const __grid_constant__ NgRmsNormQuantizeParams p) {
-    __shared__ float partial[32];
     ptx::grid_dependency_wait();
     const uint64_t row = blockIdx.x;
     const auto* x = tile::pointer<const uint16_t>(p.x) + row * p.x_row_stride;
     const auto* weight = tile::pointer<const uint16_t>(p.weight);
     auto* data = tile::pointer<uint8_t>(p.data) + row * p.data_row_stride;
     auto* scales = tile::pointer<float>(p.scales) + row * p.scale_row_stride;
-    const float factor = tile::inverse_rms(x, p.columns, p.epsilon, p.vectorised, partial);
+    const float factor = tile::inverse_rms(x, p.columns, p.epsilon, p.vectorised);
     // The bound is the warp's, so that its lanes stay together for the groups' maxima.
     for (uint32_t base = threadIdx.x / 32 * 256; base < p.columns; base += blockDim.x * 8) {
         const uint32_t first = base + threadIdx.x % 32 * 8;

@@ -28,6 +28,16 @@ __device__ __forceinline__ float shuffle_xor(float value, uint32_t lane_mask) {
     return __uint_as_float(shuffle_xor(__float_as_uint(value), lane_mask));
 }
 
+__device__ __forceinline__ uint32_t shuffle_down(uint32_t value, uint32_t delta) {
+    uint32_t other;
+    asm volatile("shfl.sync.down.b32 %0, %1, %2, 31, 0xffffffff;" : "=r"(other) : "r"(value), "r"(delta));
+    return other;
+}
+
+__device__ __forceinline__ float shuffle_down(float value, uint32_t delta) {
+    return __uint_as_float(shuffle_down(__float_as_uint(value), delta));
+}
+
 __device__ __forceinline__ uint32_t shuffle_up(uint32_t value, uint32_t delta) {
     uint32_t other;
     asm volatile("shfl.sync.up.b32 %0, %1, %2, 0, 0xffffffff;" : "=r"(other) : "r"(value), "r"(delta));

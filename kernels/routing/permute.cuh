@@ -59,8 +59,7 @@ __device__ __forceinline__ void count(const Keys& keys, uint32_t experts, Histog
     for (uint32_t expert = threadIdx.x % 32; expert < experts; expert += 32) mine[expert] = 0;
     ptx::warp_barrier();
 #pragma unroll
-    for (uint32_t round = 0; round < kRounds; ++round) {
-        const uint32_t key = keys.key[round];
+    for (const uint32_t key : keys.key) {
         const uint32_t peers = same_key(key, experts);
         if (key < experts && (peers & ptx::lanes_below()) == 0) mine[key] += __popc(peers);
         ptx::warp_barrier();
@@ -105,7 +104,7 @@ __device__ __forceinline__ int32_t write_offsets(const NgPermuteParams& p, int32
         tile::pointer<int32_t>(p.counts)[threadIdx.x] = count;
         tile::pointer<int32_t>(p.offsets)[threadIdx.x] = offset;
     }
-    if (threadIdx.x == 0) tile::pointer<int32_t>(p.offsets)[p.experts] = total;
+    if (threadIdx.x + 1 == p.experts) tile::pointer<int32_t>(p.offsets)[p.experts] = offset + count;
     return offset;
 }
 

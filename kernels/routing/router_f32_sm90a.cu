@@ -59,12 +59,8 @@ extern "C" __global__ void __launch_bounds__(kWarps * 32) NG_ENTRY(const __grid_
             for (uint32_t i = 0; i < group_size; ++i) {
                 const float value = biased[lane * group_size + step];
                 step = step + 1 == group_size ? 0 : step + 1;
-                if (value > best) {
-                    second = best;
-                    best = value;
-                } else if (value > second) {
-                    second = value;
-                }
+                second = fmaxf(second, fminf(best, value));
+                best = fmaxf(best, value);
             }
             // A lone +inf beside -inf would make NaN.
             score = group_size == 1 ? best : second == negative_infinity() ? second : best + second;
@@ -82,7 +78,7 @@ extern "C" __global__ void __launch_bounds__(kWarps * 32) NG_ENTRY(const __grid_
     for (uint32_t i = 0; i < kPerLane; ++i) {
         const uint32_t expert = i * 32 + lane;
         candidates[i] = negative_infinity();
-        if (expert < p.experts && (kept >> (expert / group_size % 32) & 1)) candidates[i] = biased[expert];
+        if (expert < p.experts && (kept >> (expert / group_size) & 1)) candidates[i] = biased[expert];
     }
 
     // Lane s keeps slot s.
@@ -126,8 +122,7 @@ extern "C" __global__ void __launch_bounds__(kWarps * 32) NG_ENTRY(const __grid_
         tile::pointer<float>(p.weights)[token * p.slots + lane] = weight * p.scale;
         tile::pointer<int32_t>(p.ids)[token * p.slots + lane] = int32_t(chosen);
     }
-    const uint32_t any_nan = ptx::ballot(nan);
-    const uint32_t short_of_experts = ptx::ballot(lane < p.slots && chosen == kNone);
-    const uint32_t status = (any_nan ? NG_STATUS_NAN_SCORE : 0) | (short_of_experts ? NG_STATUS_UNROUTED : 0);
-    if (lane == 0 && status != 0) ptx::report_status(tile::pointer<uint32_t>(p.status), status);
+    auto* status = tile::pointer<uint32_t>(p.status);
+    if (nan) ptx::report_status(status, NG_STATUS_NAN_SCORE);
+    if (lane < p.slots && chosen == kNone) ptx::report_status(status, NG_STATUS_UNROUTED);
 }

@@ -2,6 +2,7 @@
 #pragma once
 #include <stdint.h>
 
+#include "abi.h"
 #include "ptx/warp.cuh"
 
 namespace ng::tile {
@@ -12,8 +13,9 @@ __device__ __forceinline__ float warp_sum(float value) {
     return value;
 }
 
-// Every thread gets the sum; `partial` is shared, one float a warp, used once.
-__device__ __forceinline__ float block_sum(float value, float* partial) {
+// Every thread gets the sum. Once a kernel.
+__device__ __forceinline__ float block_sum(float value) {
+    __shared__ float partial[NG_ROW_THREADS / 32];
     value = warp_sum(value);
     if (ptx::lane_id() == 0) partial[threadIdx.x / 32] = value;
     ptx::block_barrier();

@@ -11,8 +11,7 @@
 namespace ng::tile {
 
 // 1 / sqrt(mean(x^2) + epsilon), the same in every thread of the block.
-__device__ __forceinline__ float inverse_rms(const uint16_t* x, uint32_t columns, float epsilon, bool vectorised,
-                                             float* partial) {
+__device__ __forceinline__ float inverse_rms(const uint16_t* x, uint32_t columns, float epsilon, bool vectorised) {
     float squares = 0.0f;
     for (uint32_t first = threadIdx.x * 8; first < columns; first += blockDim.x * 8) {
         float values[8];
@@ -20,7 +19,7 @@ __device__ __forceinline__ float inverse_rms(const uint16_t* x, uint32_t columns
 #pragma unroll
         for (int i = 0; i < 8; ++i) squares = ptx::fused_multiply_add(values[i], values[i], squares);
     }
-    const float mean = ptx::divide(block_sum(squares, partial), float(columns));
+    const float mean = ptx::divide(block_sum(squares), float(columns));
     return ptx::reciprocal(ptx::square_root(mean + epsilon));
 }
 

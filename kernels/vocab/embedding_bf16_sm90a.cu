@@ -11,8 +11,9 @@ extern "C" __global__ void NG_ENTRY(const __grid_constant__ NgEmbeddingParams p)
     const uint64_t token = blockIdx.x;
     const int32_t id = tile::pointer<const int32_t>(p.ids)[token];
     const bool known = uint32_t(id) < p.vocabulary;
-    if (!known && threadIdx.x == 0) ptx::report_status(tile::pointer<uint32_t>(p.status), NG_STATUS_BAD_TOKEN);
-    const auto* row = tile::pointer<const uint16_t>(p.table) + (known ? uint64_t(id) * p.table_row_stride : 0);
+    if (!known) ptx::report_status(tile::pointer<uint32_t>(p.status), NG_STATUS_BAD_TOKEN);
+    // An unknown id's row is nowhere, and never read.
+    const auto* row = tile::pointer<const uint16_t>(p.table) + uint32_t(id) * p.table_row_stride;
     auto* out = tile::pointer<uint16_t>(p.out) + token * p.out_row_stride;
     for (uint32_t first = threadIdx.x * 8; first < p.columns; first += blockDim.x * 8) {
         if (p.vectorised) {

@@ -92,6 +92,9 @@ macro_rules! parameters {
 #[allow(unused_imports, reason = "used by the families' structs below")]
 pub(crate) use parameters;
 
+/// Threads of a block that owns a row, at most.
+pub const NG_ROW_THREADS: u32 = 512;
+
 // ---- attention over the latent cache ----
 
 /// Dynamic shared memory of the attention kernel.
