@@ -1,92 +1,98 @@
-//! Kernels on whole rows move each byte of their operands once: sectors that loads and stores request on the simulated card,
-//! against what the operands hold. The tests are named as the families are.
+//! What kernels do beside their answers, on the simulated card: each byte of an operand is moved as often as the kernel's
+//! plan says, nothing runs past the end of a row, and blocks have the threads and the shared memory that they use. A module
+//! a family.
 
 #![cfg(feature = "sim")]
 
-use narrowgauge::norm::{Add, RmsNorm, RmsNormQuantize};
-use narrowgauge::quant::Quantize;
-use narrowgauge::vocab::{Argmax, Embedding};
-use narrowgauge::{Card, Device, Fp8Rows, Result, ScaleLayout, Stream, Tensor, bf16};
+mod mla;
+mod norm;
+mod quant;
+mod routing;
+mod vocab;
 
-const ROWS: usize = 3;
-/// More than one pass of every block.
-const COLUMNS: usize = 6144;
+use narrowgauge::sim::{Class, Counters, Profile, Schedule};
+use narrowgauge::{Card, Device, E4m3, Fp8Rows, Result, ScaleLayout, Stream, Tensor, bf16};
 
-fn sectors(elements: usize, bytes: usize) -> u64 {
-    (elements * bytes).div_ceil(32) as u64
+/// One launch of a kernel.
+struct Launched {
+    kernel: String,
+    counters: Counters,
+    profile: Profile,
 }
 
-/// Loads and stores of one launch, in sectors.
-fn moved(launch: impl Fn(&Device, &Stream) -> Result<()>) -> (u64, u64) {
-    let device = Device::simulated(Card::find("h20").unwrap()).unwrap();
+impl Launched {
+    /// Bytes that lanes loaded (or changed) and stored, repeats included.
+    fn bytes(&self) -> (u64, u64) {
+        let sum = |of: fn(&narrowgauge::sim::profiler::LineProfile) -> u64| -> u64 {
+            self.profile.lines.iter().filter(|line| of(line) > 0).map(|line| line.global_bytes).sum()
+        };
+        (sum(|line| line.load_sectors), sum(|line| line.store_sectors))
+    }
+
+    /// Shuffles and votes.
+    fn exchanges(&self) -> u64 {
+        self.counters.class(Class::Warp)
+    }
+
+    /// Warp instructions whose opcode begins so.
+    fn count(&self, opcode: &str) -> u64 {
+        self.profile
+            .lines
+            .iter()
+            .filter(|line| line.opcode.starts_with(opcode))
+            .map(|line| line.executions)
+            .sum()
+    }
+
+    fn fills_its_shared_memory(&self) {
+        assert_eq!(self.profile.shared_written, self.profile.shared_bytes, "{}", self.kernel);
+    }
+}
+
+/// The kernels of an operation, one launch of each, by name.
+fn all(launch: impl Fn(&Device, &Stream) -> Result<()>) -> Vec<Launched> {
+    let device = Device::simulated(Card::H20).unwrap();
+    device.set_schedule(Schedule { profile: true, ..Schedule::default() }).unwrap();
     launch(&device, &device.stream()).unwrap();
-    let records = device.records().unwrap();
-    assert_eq!(records.len(), 1);
-    let counters = records[0].counters.as_ref().unwrap();
-    (counters.load_sectors, counters.store_sectors)
+    let launched = device.records().unwrap().into_iter().map(|mut record| {
+        let profile = record.profiles.pop().unwrap();
+        assert!(record.profiles.is_empty(), "{} ran twice", record.kernel);
+        // A bound that is not the block's lets ptxas give registers to threads that never run.
+        let ptx = device.image(&record.kernel).unwrap().ptx;
+        if let Some(bound) = ptx.split_once(".maxntid").map(|(_, rest)| rest.lines().next().unwrap()) {
+            let threads: u32 = bound.split(',').map(|n| n.trim().parse::<u32>().unwrap()).product();
+            assert_eq!(threads, profile.block.iter().product(), "{}", record.kernel);
+        }
+        Launched { kernel: record.kernel, counters: record.counters.unwrap(), profile }
+    });
+    launched.collect()
+}
+
+/// The only kernel of an operation.
+fn one(launch: impl Fn(&Device, &Stream) -> Result<()>) -> Launched {
+    let mut launched = all(launch);
+    assert_eq!(launched.len(), 1);
+    launched.remove(0)
+}
+
+/// Rows that fill every lane of every pass take the instructions of rows that leave the last lane idle: nobody takes
+/// another pass to find that nothing is left.
+fn stops_at_the_end(columns: [usize; 2], launch: impl Fn(&Device, &Stream, usize) -> Result<()>) {
+    let [full, short] = columns.map(|columns| one(|device, stream| launch(device, stream, columns)));
+    assert_eq!(full.counters.instructions, short.counters.instructions, "{}", full.kernel);
 }
 
 fn ones(device: &Device, shape: &[usize]) -> Result<Tensor<bf16>> {
     device.full(shape, bf16::ONE)
 }
 
-#[test]
-#[cfg_attr(not(ng_kernels), ignore = "needs compiled kernels: run cargo xtask setup")]
-fn quant() {
-    let got = moved(|device, stream| {
-        let out = Fp8Rows::empty(device, ROWS, COLUMNS, ScaleLayout::RowMajor)?;
-        Quantize::new(&ones(device, &[ROWS, COLUMNS])?, &out).launch(stream)
-    });
-    // A warp writes two neighbouring scales at once.
-    let scales = (ROWS * COLUMNS / 256) as u64;
-    assert_eq!(got, (sectors(ROWS * COLUMNS, 2), sectors(ROWS * COLUMNS, 1) + scales));
+fn narrow(device: &Device, rows: usize, columns: usize) -> Result<Fp8Rows> {
+    // Rows begin at multiples of 16 bytes.
+    let data =
+        device.full(&[rows, columns.next_multiple_of(16)], E4m3::from_f32(1.0))?.slice(1, 0..columns)?;
+    Fp8Rows::new(data, device.full(&[rows, columns.div_ceil(128)], 1.0f32)?)
 }
 
-#[test]
-#[cfg_attr(not(ng_kernels), ignore = "needs compiled kernels: run cargo xtask setup")]
-fn norm() {
-    let row = sectors(ROWS * COLUMNS, 2);
-    let got = moved(|device, stream| {
-        let x = ones(device, &[ROWS, COLUMNS])?;
-        Add::new(&x, &x, &ones(device, &[ROWS, COLUMNS])?).launch(stream)
-    });
-    assert_eq!(got, (2 * row, row));
-    // The statistics take a pass of their own over the row.
-    let got = moved(|device, stream| {
-        let (x, weight) = (ones(device, &[ROWS, COLUMNS])?, ones(device, &[COLUMNS])?);
-        RmsNorm::new(&x, &weight, &ones(device, &[ROWS, COLUMNS])?).launch(stream)
-    });
-    assert_eq!(got, (3 * row, row));
-    let got = moved(|device, stream| {
-        let (x, weight) = (ones(device, &[ROWS, COLUMNS])?, ones(device, &[COLUMNS])?);
-        let out = Fp8Rows::empty(device, ROWS, COLUMNS, ScaleLayout::RowMajor)?;
-        RmsNormQuantize::new(&x, &weight, &out).launch(stream)
-    });
-    assert_eq!(got, (3 * row, row / 2 + (ROWS * COLUMNS / 256) as u64));
-}
-
-#[test]
-#[cfg_attr(not(ng_kernels), ignore = "needs compiled kernels: run cargo xtask setup")]
-fn vocab() {
-    let row = sectors(ROWS * COLUMNS, 2);
-    let embedding = |id: i32, columns: usize| {
-        moved(move |device, stream| {
-            let (table, out) = (ones(device, &[2, columns])?, ones(device, &[ROWS, columns])?);
-            Embedding::new(&table, &device.full(&[ROWS], id)?, &out).launch(stream)
-        })
-    };
-    let warps = 8 * ROWS as u64;
-    assert_eq!(embedding(1, COLUMNS), (row + warps, row), "each warp reads the id");
-    assert_eq!(
-        embedding(7, COLUMNS),
-        (ROWS as u64 + warps, row),
-        "one report a row, and nothing of the table"
-    );
-    let got = moved(|device, stream| {
-        Argmax::new(&device.full(&[ROWS, COLUMNS], 0.5f32)?, &device.zeros(&[ROWS])?).launch(stream)
-    });
-    assert_eq!(got, (sectors(ROWS * COLUMNS, 4), ROWS as u64));
-    // Columns that are no vectors: two elements that lanes store at once share a sector, and each is stored once.
-    let (_, stores) = embedding(1, 2055);
-    assert!(stores <= ROWS as u64 * 1200, "{stores}");
+fn narrow_out(device: &Device, rows: usize, columns: usize) -> Result<Fp8Rows> {
+    Fp8Rows::empty(device, rows, columns, ScaleLayout::RowMajor)
 }

@@ -1,0 +1,99 @@
+use super::{Launched, all, one, ones};
+use narrowgauge::mla::{Attention, CacheWrite, LatentCache, Rope, RopeParameters, RopeTables};
+use narrowgauge::{Device, Result};
+
+const LATENT: usize = 512;
+const ROPE: usize = 64;
+/// bf16 columns of a cached token, in bytes.
+const TOKEN: usize = 2 * (LATENT + ROPE);
+
+fn tables(device: &Device) -> Result<RopeTables> {
+    RopeTables::new(device, &RopeParameters { dim: ROPE, base: 10_000.0, max_positions: 128, yarn: None })
+}
+
+#[test]
+#[cfg_attr(not(ng_kernels), ignore = "needs compiled kernels: run cargo xtask setup")]
+fn each_rotated_row_is_read_and_written_once() {
+    const ROWS: usize = 2 * 5;
+    let rotate = |position: i32| {
+        one(|device, stream| {
+            let (x, out) = (ones(device, &[2, 5, ROPE])?, ones(device, &[2, 5, ROPE])?);
+            Rope::new(&x, &device.full(&[2], position)?, &tables(device)?, &out).launch(stream)
+        })
+    };
+    // Eight lanes a row look its position up. A cosine and a sine belong to two columns.
+    let (positions, row) = (4 * 8, 2 * ROPE);
+    assert_eq!(rotate(3).bytes(), ((ROWS * (positions + row + 4 * ROPE)) as u64, (ROWS * row) as u64));
+    // Beyond the tables: reports and zeros.
+    assert_eq!(rotate(128).bytes(), ((ROWS * (positions + 4 * 8)) as u64, (ROWS * row) as u64));
+}
+
+#[test]
+#[cfg_attr(not(ng_kernels), ignore = "needs compiled kernels: run cargo xtask setup")]
+fn each_cached_row_is_read_and_written_once() {
+    const TOKENS: usize = 3;
+    const THREADS: usize = 96;
+    let write = |slot: i32| {
+        one(|device, stream| {
+            let (latent, key) = (ones(device, &[TOKENS, LATENT])?, ones(device, &[TOKENS, ROPE])?);
+            let slots = device.tensor(&[TOKENS], &[slot, slot + 1, slot + 2])?;
+            let cache = LatentCache::new(device, 2)?;
+            CacheWrite::new(&latent, &key, &device.zeros(&[TOKENS])?, &slots, &tables(device)?, &cache)
+                .launch(stream)
+        })
+    };
+    let both = 2 * 4 * THREADS;
+    assert_eq!(write(0).bytes(), ((TOKENS * (both + TOKEN + 4 * ROPE)) as u64, (TOKENS * TOKEN) as u64));
+    assert_eq!(write(128).bytes(), ((TOKENS * (both + 4 * THREADS)) as u64, 0));
+}
+
+/// Two tokens of 64 heads, a tile each: the first sees two whole pages, the second one key more.
+fn attend(splits: usize) -> Vec<Launched> {
+    all(|device, stream| {
+        let (q, out) = (ones(device, &[1, 2, 64, LATENT + ROPE])?, ones(device, &[1, 2, 64, LATENT])?);
+        let cache = LatentCache::new(device, 4)?;
+        let (table, lengths) = (device.tensor(&[1, 4], &[2, 0, 3, 1])?, device.tensor(&[1], &[129])?);
+        let lse = device.zeros(&[1, 64, 2])?;
+        let attention = Attention::new(&q, &cache, &table, &lengths, &out).lse(&lse).splits(splits);
+        let workspace = device.zeros::<u8>(&[attention.workspace_bytes()])?;
+        let attention = if splits > 1 { attention.workspace(&workspace) } else { attention };
+        attention.launch(stream)
+    })
+}
+
+/// Rows of queries.
+const ROWS: usize = 2 * 64;
+/// A page, and the tile of a token's queries.
+const TILE: usize = 64 * TOKEN;
+/// Each thread reads the length, and the producer where a page is.
+const LENGTH: usize = 4 * 384;
+const PAGE: usize = TILE + 4;
+
+#[test]
+#[cfg_attr(not(ng_kernels), ignore = "needs compiled kernels: run cargo xtask setup")]
+fn each_visible_page_is_read_once() {
+    let [attention] = &attend(1)[..] else { panic!("one kernel") };
+    let stored = ROWS * (2 * LATENT + 4);
+    assert_eq!(attention.bytes(), ((2 * (LENGTH + TILE) + 5 * PAGE) as u64, stored as u64));
+}
+
+/// Four splits of at most one page: three work for the second token, two for the first.
+#[test]
+#[cfg_attr(not(ng_kernels), ignore = "needs compiled kernels: run cargo xtask setup")]
+fn splits_share_the_pages() {
+    const SPLITS: usize = 4;
+    const PARTIAL: usize = 4 * LATENT;
+    let [split, combine] = &attend(SPLITS)[..] else { panic!("two kernels") };
+    let loaded = 2 * SPLITS * LENGTH + 5 * (TILE + PAGE);
+    let stored = 5 * 64 * PARTIAL + SPLITS * ROWS * 8;
+    assert_eq!(
+        (split.kernel.as_str(), split.bytes()),
+        ("mla_attention_split_bf16", (loaded as u64, stored as u64))
+    );
+    // All lanes read their row's maxima, and then those with the sums.
+    let loaded = ROWS * SPLITS * 32 * (4 + 8) + 5 * 64 * PARTIAL;
+    assert_eq!(
+        (combine.kernel.as_str(), combine.bytes()),
+        ("mla_combine_bf16", (loaded as u64, (ROWS * (2 * LATENT + 4)) as u64))
+    );
+}
