@@ -2,31 +2,36 @@
 //!
 //! A mutant is one edit of one file below `kernels/`. It is left out where it does not compile or where the PTX of no
 //! variant changes; else it is caught or it survives, and nothing else is subtracted.
+//!
+//! Edits of what families share are compiled for a family and put to its tests before the next one's turn, so a mutant that
+//! is caught early may be one that would not have compiled for the others.
 
 mod edits;
 mod images;
 mod suite;
+mod trial;
 
 use crate::{create, root, setup};
 use edits::Edit;
 use images::Images;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fs;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
-use suite::{Answer, Limit, Suite};
+use suite::Suite;
+use trial::{Families, Trial, Verdict};
 
-/// A family and its test programs, `program=test` for one test of a program. `shared` is `kernels/ptx` and
-/// `kernels/tile`, which every program tests; the quick ones come first.
-const FAMILIES: [(&str, &[&str]); 7] = [
+/// A family and its test programs, `program=text` for a program's tests whose names contain it; the quick ones come first.
+const FAMILIES: [(&str, &[&str]); 6] = [
     ("quant", &["quant", "graphs=quant", "traffic=quant"]),
     ("vocab", &["vocab", "graphs=vocab", "traffic=vocab"]),
     ("norm", &["norm", "graphs=norm", "traffic=norm"]),
-    ("routing", &["routing", "graphs=routing"]),
-    ("mla", &["rope", "graphs=mla", "mla"]),
+    ("routing", &["routing", "graphs=routing", "traffic=routing"]),
+    ("mla", &["rope", "graphs=mla", "traffic=mla", "mla"]),
     ("gemm", &["graphs=gemm", "gemm"]),
-    ("shared", &["graphs", "quant", "vocab", "norm", "rope", "routing", "mla", "gemm"]),
 ];
+/// `kernels/ptx` and `kernels/tile`, which every family tests.
+const SHARED: &str = "shared";
 
 pub const USAGE: &str =
     "usage: cargo xtask mutants [--family quant|vocab|norm|routing|mla|gemm|shared] [--seed S] \
@@ -71,15 +76,16 @@ struct Tally {
 /// Runs the families that the arguments ask for; fails where a sound kernel does not pass, and not for survivors.
 pub fn mutants(arguments: &[String]) -> Result<(), String> {
     let options = parse(arguments)?;
-    let families =
-        FAMILIES.iter().filter(|(name, _)| options.family.as_deref().is_none_or(|only| only == *name));
-    for (family, tests) in families {
+    for family in FAMILIES.iter().map(|(name, _)| *name).chain([SHARED]) {
+        if options.family.as_deref().is_some_and(|only| only != family) {
+            continue;
+        }
         let mutants = drawn(family, &options)?;
         if options.list {
             mutants.iter().for_each(|mutant| println!("{}", describe(mutant)));
             println!("{family}: {} edits", mutants.len());
         } else {
-            run(family, tests, &mutants, &options)?;
+            run(family, &mutants, &options)?;
         }
     }
     Ok(())
@@ -109,7 +115,7 @@ fn parse(arguments: &[String]) -> Result<Options, String> {
         }
     }
     match &options.family {
-        Some(name) if !FAMILIES.iter().any(|(family, _)| family == name) => {
+        Some(name) if name != SHARED && !FAMILIES.iter().any(|(family, _)| family == name) => {
             Err(format!("{name}: no such family\n{USAGE}"))
         }
         _ => Ok(options),
@@ -119,7 +125,7 @@ fn parse(arguments: &[String]) -> Result<Options, String> {
 /// Every edit of the family's files, in the seed's order.
 fn drawn(family: &str, options: &Options) -> Result<Vec<Mutant>, String> {
     let kernels = root().join("kernels");
-    let folders: &[&str] = if family == "shared" { &["ptx", "tile"] } else { &[family] };
+    let folders: &[&str] = if family == SHARED { &["ptx", "tile"] } else { &[family] };
     let mut found = Vec::new();
     for folder in folders {
         let mut files = crate::files(&kernels.join(folder))?;
@@ -156,50 +162,27 @@ fn next(state: &mut u64) -> u64 {
     z ^ (z >> 31)
 }
 
-fn run(family: &str, tests: &[&str], mutants: &[Mutant], options: &Options) -> Result<(), String> {
+fn run(family: &str, mutants: &[Mutant], options: &Options) -> Result<(), String> {
     let folder = root().join("target/mutants");
-    let images_folder = folder.join("images");
     create(&folder)?;
-    let suite = Suite::build(tests, &folder.join("tests"))?;
-    let mut images = Images::new(setup::setup()?, &root().join("kernels"), &folder, options.jobs)?;
-
-    images::write(&images_folder, &BTreeMap::new())?;
-    let mut limits = Vec::new();
-    for test in tests {
-        let generous = Limit { processor: Duration::from_secs(600), wall: Duration::from_secs(1800) };
-        match suite.run(test, &images_folder, options.seed, generous)? {
-            (Answer::Passed, taken) => limits.push(Limit {
-                processor: taken * 4 + Duration::from_secs(10),
-                wall: Duration::from_secs(600),
-            }),
-            (other, _) => {
-                return Err(format!("the tests of {test} do not pass on the sound kernels: {other:?}"));
-            }
-        }
-    }
+    let families: Families =
+        FAMILIES.iter().filter(|(name, _)| family == SHARED || *name == family).copied().collect();
+    let programs: Vec<_> = families.iter().flat_map(|(_, tests)| tests.iter().copied()).collect();
+    let mut trial = Trial {
+        suite: Suite::build(&programs, &folder.join("tests"))?,
+        images: Images::new(setup::setup()?, &root().join("kernels"), &folder, options.jobs)?,
+        folder: folder.join("images"),
+        seed: options.seed,
+        limits: HashMap::new(),
+    };
 
     let end = Instant::now() + Duration::from_secs(60 * options.minutes);
     let mut tally = Tally::default();
     let mut tried = 0;
     for mutant in mutants.iter().take_while(|_| Instant::now() < end) {
         tried += 1;
-        let users = images.users(&mutant.file)?;
-        let changed = images.mutate(&mutant.file, &mutant.edit.apply(&mutant.text), &users)?;
-        let verdict = match changed {
-            None => {
-                tally.broken += 1;
-                "does not compile".to_owned()
-            }
-            Some(changed) if changed.is_empty() => {
-                tally.identical += 1;
-                "same PTX".to_owned()
-            }
-            Some(changed) => {
-                images::write(&images_folder, &changed)?;
-                judge(&suite, tests, &limits, &images_folder, options.seed, mutant, &mut tally)?
-            }
-        };
-        println!("[{tried}/{}] {}: {verdict}", mutants.len(), describe(mutant));
+        let text = tally.add(mutant, trial.verdict(mutant, &families)?);
+        println!("[{tried}/{}] {}: {text}", mutants.len(), describe(mutant));
     }
     let report = report(family, options, tried, mutants.len(), &tally);
     print!("\n{report}");
@@ -208,37 +191,33 @@ fn run(family: &str, tests: &[&str], mutants: &[Mutant], options: &Options) -> R
     fs::write(&file, report).map_err(|e| format!("{}: {e}", file.display()))
 }
 
-fn judge(
-    suite: &Suite,
-    tests: &[&str],
-    limits: &[Limit],
-    images: &std::path::Path,
-    seed: u64,
-    mutant: &Mutant,
-    tally: &mut Tally,
-) -> Result<String, String> {
-    for (test, limit) in tests.iter().zip(limits) {
-        let (how, text) = match suite.run(test, images, seed, *limit)?.0 {
-            Answer::Passed => continue,
-            Answer::Failed(reason) => ("by a failure", format!("caught by {test}: {}", short(&reason))),
-            Answer::TimedOut => ("by the time limit", format!("caught by {test}: time limit")),
-            Answer::Broke(reason) => {
-                tally.simulator.push(format!("{}\n    {reason}", describe(mutant)));
-                (
-                    "by a panic of the simulator",
-                    format!("caught by {test}, but the simulator panicked: {reason}"),
-                )
+impl Tally {
+    /// Counts a verdict; answers what there is to say.
+    fn add(&mut self, mutant: &Mutant, verdict: Verdict) -> String {
+        match verdict {
+            Verdict::Broken => {
+                self.broken += 1;
+                "does not compile".to_owned()
             }
-        };
-        *tally.caught.entry(how).or_default() += 1;
-        return Ok(text);
+            Verdict::Identical => {
+                self.identical += 1;
+                "same PTX".to_owned()
+            }
+            Verdict::Survived => {
+                self.survivors.push(describe(mutant));
+                "SURVIVED".to_owned()
+            }
+            Verdict::Caught { how, what } => {
+                *self.caught.entry(how).or_default() += 1;
+                what
+            }
+            Verdict::Panicked(reason) => {
+                self.simulator.push(format!("{}\n    {reason}", describe(mutant)));
+                *self.caught.entry("by a panic of the simulator").or_default() += 1;
+                format!("caught, but the simulator panicked: {reason}")
+            }
+        }
     }
-    tally.survivors.push(describe(mutant));
-    Ok("SURVIVED".to_owned())
-}
-
-fn short(text: &str) -> String {
-    text.chars().take(140).collect()
 }
 
 /// `file:line kind: the line before -> after`.

@@ -25,7 +25,7 @@ pub struct Suite {
 }
 
 impl Suite {
-    /// Builds the test programs of these names, `program` or `program=test`. `folder` gets copies, so that work in the checkout does not disturb a
+    /// Builds the test programs of these names, `program` or `program=text`. `folder` gets copies, so that work in the checkout does not disturb a
     /// run.
     pub fn build(names: &[&str], folder: &Path) -> Result<Self, String> {
         let names: BTreeSet<_> = names.iter().map(|name| split(name).0).collect();
@@ -78,7 +78,7 @@ impl Suite {
     ) -> Result<(Answer, Duration), String> {
         let (program, test) = split(name);
         let mut command = Command::new(&self.programs[program]);
-        command.args(test.map(|test| ["--exact", test]).iter().flatten());
+        command.args(test);
         command.arg("--nocapture").current_dir(root()).env("NARROWGAUGE_IMAGES", images);
         command.env_remove("NARROWGAUGE_DEVICE").env_remove("PROPTEST_CASES").env("RUST_BACKTRACE", "0");
         command.env("PROPTEST_RNG_SEED", seed.to_string());
