@@ -212,7 +212,8 @@ fn a_foreign_kernel_that_is_wrong_differs() {
     let (folder, ptx) = exported("gemm_fp8_64x64_bf16");
     let ptx = ptx.to_str().unwrap();
     // The adapter beside the PTX is found by its name; this one forgets the last block of K.
-    let text = std::fs::read_to_string(example()).unwrap().replace("{ u32 = \"k\" }", "{ u32 = \"k - 128\" }");
+    let text =
+        std::fs::read_to_string(example()).unwrap().replace("{ u32 = \"k\" }", "{ u32 = \"k - 128\" }");
     std::fs::write(folder.path().join("kernel.toml"), text).unwrap();
     let report = json(&["fp8_gemm", "--m", "64", "--n", "64", "--k", "256", "--against", ptx]);
     assert!(report["against"]["differences"][0]["different"].as_u64().unwrap() > 4000);

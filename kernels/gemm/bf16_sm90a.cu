@@ -1,6 +1,7 @@
 // Batched bf16 GEMM: out[b] = A[b] * B[b]^T for A[batch, M, K] and B[batch, N, K], f32 sums.
 //
-// Variants: BM (64 or 128 rows), BN (64 or 128 columns), STAGES, OUT_F32, BLOCKS (per multiprocessor).
+// Variants: BM (64 or 128 rows), BN (64 or 128 columns), STAGES, OUT_F32, BLOCKS (per multiprocessor), THREADS and SHARED
+// (of the launch).
 #include "abi.h"
 #include "ptx/grid.cuh"
 #include "ptx/registers.cuh"
@@ -24,6 +25,7 @@ constexpr uint32_t kBytesB = BN * kRowBytes;
 constexpr uint32_t kBytesStage = kBytesA + kBytesB;
 constexpr int kProducerRegisters = 40;
 constexpr int kConsumerRegisters = BM == 128 ? 232 : 208;
+static_assert(THREADS == kThreads && SHARED == STAGES * kBytesStage + tile::Pipeline<STAGES>::kBytes, "the launch");
 
 #if OUT_F32
 using Out = float;

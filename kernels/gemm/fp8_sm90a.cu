@@ -4,7 +4,7 @@
 // bits than f32, so every 128 of K is scaled and added to f32 registers.
 //
 // Variants: BM (64 or 128 rows), BN (64 or 128 columns; it divides 128, so a tile has one B scale per K block),
-// STAGES, OUT_F32, GROUPED, BLOCKS (per multiprocessor).
+// STAGES, OUT_F32, GROUPED, BLOCKS (per multiprocessor), THREADS, SHARED and GROUP_BYTES (of the launch).
 #include "abi.h"
 #include "gemm/scales.cuh"
 #include "ptx/grid.cuh"
@@ -32,6 +32,11 @@ constexpr uint32_t kBytesProducts = STAGES * BM * 4;
 constexpr int kProducerRegisters = 56;
 constexpr int kConsumerRegisters = BM == 128 ? 224 : 200;
 static_assert(128 % BN == 0, "a tile must not straddle two B scales");
+static_assert(THREADS == kThreads, "the launch");
+static_assert(SHARED == STAGES * kBytesStage + kBytesProducts + tile::Pipeline<STAGES>::kBytes, "the launch");
+#if GROUPED
+static_assert(GROUP_BYTES == tile::Groups::kBytesPerGroup, "the launch");
+#endif
 
 #if OUT_F32
 using Out = float;

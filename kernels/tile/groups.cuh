@@ -9,6 +9,7 @@ namespace ng::tile {
 // Tables in shared memory: the rows of each group and how many tiles come before it.
 // Offsets that fall, are negative or pass `rows` are pulled into range, so no tile leaves the operands.
 struct Groups {
+    static constexpr uint32_t kBytesPerGroup = 8;  // and for one more than there are
     uint32_t* bounds;  // [count + 1]
     uint32_t* tiles;   // [count + 1]
     uint32_t count;

@@ -54,7 +54,6 @@ impl<'a> KernelLaunch<'a> {
     }
 
     /// Blocks of a cluster in x, y and z.
-    #[allow(dead_code, reason = "for kernels with clusters")]
     pub(crate) fn cluster(mut self, cluster: [u32; 3]) -> Self {
         self.cluster = cluster;
         self

@@ -1,8 +1,9 @@
 //! bf16 products, alone and in batches.
 
 use super::GemmOutput;
-use super::launch::{extents, kernel, operand, paired_stores, writable};
-use super::plan::{Input, Problem, Tile, plan};
+use super::Tile;
+use super::launch::{extents, kernel, operand, paired_stores, planned, writable};
+use super::plan::{Input, Mode, Problem};
 use crate::device::abi::NgBf16GemmParams;
 use crate::device::{Device, Stream};
 use crate::dtype::bf16;
@@ -132,21 +133,19 @@ impl<T: GemmOutput> Bf16Launch<'_, T> {
     }
 
     fn run(&self, stream: &Stream) -> Result<()> {
-        let Self { rank, a, b, out, .. } = self;
+        let Self { check, rank, a, b, out, .. } = self;
         let device = stream.device();
         self.validate(device)?;
         if out.is_empty() {
             return Ok(());
         }
+        let (m, n, k) = (a.dim(rank - 2), b.dim(rank - 2), a.dim(rank - 1));
         let problem = Problem {
-            input: Input::Bf16,
-            output: T::OUTPUT,
-            batch: if *rank == 3 { a.dim(0) } else { 1 },
-            m: a.dim(rank - 2),
-            n: b.dim(rank - 2),
-            k: a.dim(rank - 1),
+            mode: if *rank == 3 { Mode::Batched } else { Mode::Dense },
+            groups: if *rank == 3 { a.dim(0) } else { 1 },
+            ..Problem::dense(Input::Bf16, T::OUTPUT, m, n, k)
         };
-        let plan = plan(&problem, device.card(), self.tile);
+        let plan = planned(*check, &problem, device.card(), self.tile)?;
         let params = NgBf16GemmParams {
             a: operand(device, a, plan.tile.rows())?,
             b: operand(device, b, plan.tile.columns())?,
@@ -156,7 +155,7 @@ impl<T: GemmOutput> Bf16Launch<'_, T> {
             m: problem.m as u32,
             n: problem.n as u32,
             k_blocks: plan.k_blocks,
-            batch: problem.batch as u32,
+            batch: problem.groups as u32,
             paired_stores: u32::from(paired_stores(out)),
             reserved: [0; 21],
         };

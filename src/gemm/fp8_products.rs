@@ -1,11 +1,10 @@
 //! FP8 products: one matrix of weights, or one for each group of rows.
 
 use super::GemmOutput;
-use super::launch::{extents, kernel, operand, store_flags, writable};
-use super::plan::{self, Input, Output, Problem, Tile, plan};
-use crate::device::abi::{
-    NG_GEMM_CONTIGUOUS, NG_GEMM_DENSE, NG_GEMM_OUT_BF16, NG_GEMM_OUT_F32, NgFp8GemmParams,
-};
+use super::Tile;
+use super::launch::{extents, kernel, operand, planned, store_flags, writable};
+use super::plan::{self, Input, Mode, Problem};
+use crate::device::abi::NgFp8GemmParams;
 use crate::device::{Device, Stream};
 use crate::error::Result;
 use crate::fp8::{Fp8Blocks, Fp8Rows};
@@ -151,21 +150,18 @@ impl<T: GemmOutput> Fp8Launch<'_, T> {
     }
 
     fn run(&self, stream: &Stream) -> Result<()> {
-        let Self { a, b, out, offsets, .. } = self;
+        let Self { check, a, b, out, offsets, .. } = self;
         let device = stream.device();
         self.validate(device)?;
         let problem = Problem {
-            input: if offsets.is_some() { Input::Fp8Grouped } else { Input::Fp8 },
-            output: T::OUTPUT,
-            batch: b.groups(),
-            m: a.rows(),
-            n: b.rows(),
-            k: a.cols(),
+            mode: if offsets.is_some() { Mode::Contiguous } else { Mode::Dense },
+            groups: b.groups(),
+            ..Problem::dense(Input::Fp8, T::OUTPUT, a.rows(), b.rows(), a.cols())
         };
-        if out.is_empty() || problem.batch == 0 {
+        if out.is_empty() || problem.groups == 0 {
             return Ok(());
         }
-        let plan = plan(&problem, device.card(), self.tile);
+        let plan = planned(*check, &problem, device.card(), self.tile)?;
         // The kernel reads ahead, so without K it still reads one scale, which it does not use: of memory that every
         // launch has and this one does not write.
         let unused = offsets.map_or(stream.status_address(), Tensor::address);
@@ -212,12 +208,9 @@ impl<T: GemmOutput> Fp8Launch<'_, T> {
             rows: problem.m as u32,
             n: problem.n as u32,
             k: problem.k as u32,
-            groups: problem.batch as u32,
-            mode: if offsets.is_some() { NG_GEMM_CONTIGUOUS } else { NG_GEMM_DENSE },
-            out_type: match T::OUTPUT {
-                Output::Bf16 => NG_GEMM_OUT_BF16,
-                Output::F32 => NG_GEMM_OUT_F32,
-            },
+            groups: problem.groups as u32,
+            mode: problem.mode as u32,
+            out_type: problem.output as u32,
             flags: store_flags(out),
             reserved: [0; 11],
         };

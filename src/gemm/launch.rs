@@ -1,6 +1,8 @@
 //! What every product needs to be launched: checks, tensor maps, store widths.
 
-use super::plan::{self, Plan};
+use super::plan::{Plan, Problem, plan};
+use super::variants::{STAGE_BYTES, Tile};
+use crate::Card;
 use crate::device::abi::{NG_GEMM_PAIRED_STORES, NG_GEMM_WIDE_STORES, NgTensorMap, Parameters};
 use crate::device::{Device, KernelLaunch, Swizzle, TensorMapSpec};
 use crate::dtype::Element;
@@ -12,10 +14,20 @@ use crate::validate::{Checks, rows_aligned};
 /// Extents that the kernels count in 32 bits, with room for a tile behind the last.
 const MAX_EXTENT: usize = (1 << 31) - 256;
 
+/// The plan with the given tile, or the best one.
+pub(super) fn planned(check: Checks, problem: &Problem, card: &Card, tile: Option<Tile>) -> Result<Plan> {
+    match (plan(problem, card, tile), tile) {
+        (Some(plan), _) => Ok(plan),
+        (None, Some(tile)) => check.fail("tile", tile, "one of a kernel that computes this product"),
+        (None, None) => check.fail("out", format_args!("{:?}", problem.output), "what a kernel writes"),
+    }
+}
+
 pub(super) fn kernel<'a, P: Parameters>(plan: &Plan, params: &'a P) -> KernelLaunch<'a> {
     KernelLaunch::new(plan.entry, params)
         .grid([plan.grid, 1, 1])
         .block(plan.threads)
+        .cluster([plan.cluster, 1, 1])
         .shared(plan.shared_bytes)
 }
 
@@ -65,7 +77,7 @@ pub(super) fn operand<T: Element>(device: &Device, tensor: &Tensor<T>, rows: usi
         dtype: T::DTYPE,
         extents: &[dim(0) as u64, dim(1) as u64, dim(2) as u64],
         strides: &[stride(1), stride(2)],
-        tile: &[(plan::STAGE_BYTES / size) as u32, rows as u32, 1],
+        tile: &[(STAGE_BYTES / size) as u32, rows as u32, 1],
         swizzle: Swizzle::B128,
     })
 }

@@ -6,16 +6,18 @@
 pub mod reference;
 
 mod bf16_products;
+mod cost;
 mod fp8_products;
 mod launch;
-mod plan;
+pub mod plan;
+mod variants;
 
 use crate::dtype::{Element, bf16};
 use plan::Output;
 
 pub use bf16_products::{BatchedBf16Gemm, Bf16Gemm};
 pub use fp8_products::{Fp8Gemm, GroupedFp8Gemm};
-pub use plan::Tile;
+pub use variants::Tile;
 
 mod sealed {
     pub trait Sealed {

@@ -1,101 +1,144 @@
 //! The choice of kernel variant and grid: a pure function of problem and card.
+//!
+//! The variants are those of `kernels/variants`; what each would cost is in the cost model. A choice allocates
+//! nothing and reads no data, so the same problem on the same card always runs the same kernel.
 
+pub use super::cost::Terms;
+use super::cost::{Rates, usable_sms};
+use super::variants::{STAGE_BYTES, Tile, Variant};
 use crate::Card;
-use std::fmt;
 
-/// Whether the inputs are FP8 with block scales or bf16.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub(crate) enum Input {
+/// What the operands are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+#[non_exhaustive]
+pub enum Input {
+    /// FP8; A has a scale for each 1×128, B for each 128×128 (or coarser ones).
+    #[default]
     Fp8,
-    Fp8Grouped,
+    /// FP8; both have a scale for each 1×128.
+    Fp8Fine,
+    /// bf16.
     Bf16,
+    /// f16.
+    F16,
 }
 
-/// What the output holds.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+/// How rows of A find their weights. The numbers are those of the kernels.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+#[non_exhaustive]
+pub enum Mode {
+    /// One matrix B for all rows.
+    #[default]
+    Dense = 0,
+    /// Adjacent groups of rows; `m` is the rows of all of them.
+    Contiguous = 1,
+    /// Groups of `m` rows each, of which a number that only the device knows counts.
+    Masked = 2,
+    /// Groups of `m` rows each.
+    Batched = 3,
+    /// One product for each range of K; `k` is the length of all of them.
+    KGrouped = 4,
+}
+
+/// What the output holds. The numbers are those of the kernels.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+#[non_exhaustive]
 pub enum Output {
-    Bf16,
-    F32,
+    /// bf16.
+    #[default]
+    Bf16 = 0,
+    /// f16.
+    F16 = 1,
+    /// f32.
+    F32 = 2,
+    /// e4m3 with a fresh scale for each 1×128.
+    E4m3 = 3,
 }
 
-/// What is to be multiplied. Grouped problems have `batch` groups that share `m` rows.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Problem {
+/// What is to be multiplied.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Problem {
+    /// Types of the operands.
     pub input: Input,
+    /// Whether A is e5m2 instead of e4m3.
+    pub a_e5m2: bool,
+    /// Whether B is e5m2 instead of e4m3.
+    pub b_e5m2: bool,
+    /// How rows find their weights.
+    pub mode: Mode,
+    /// What the output holds.
     pub output: Output,
-    pub batch: usize,
+    /// Whether the product is added to what the output holds.
+    pub accumulate: bool,
+    /// Whether rows of A are named by a list.
+    pub gather: bool,
+    /// Whether the epilogue applies SwiGLU.
+    pub swiglu: bool,
+    /// Groups, or pairs of matrices; 1 where there is one.
+    pub groups: usize,
+    /// Rows: of all groups, or of each; see [`Mode`].
     pub m: usize,
+    /// Columns of the output.
     pub n: usize,
+    /// The extent that is summed over.
     pub k: usize,
+    /// Rows that each group is expected to have, where only the device knows; 0: no idea.
+    pub expected_rows: usize,
+    /// Whether a row's bits must not depend on the number of rows: K is never split among blocks.
+    pub batch_invariant: bool,
 }
-
-/// The part of the output that one block computes at a time: the kernel variants of this family.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub struct Tile {
-    rows: usize,
-    columns: usize,
-    stages: usize,
-    blocks_per_sm: usize,
-    /// Entry names by input and output.
-    entries: [[&'static str; 2]; 3],
-}
-
-macro_rules! tile {
-    ($rows:literal x $columns:literal, stages $stages:literal, blocks $blocks:literal) => {
-        Tile {
-            rows: $rows,
-            columns: $columns,
-            stages: $stages,
-            blocks_per_sm: $blocks,
-            entries: [
-                tile!(@ "gemm_fp8_", $rows, $columns),
-                tile!(@ "gemm_fp8_grouped_", $rows, $columns),
-                tile!(@ "gemm_bf16_", $rows, $columns),
-            ],
-        }
-    };
-    (@ $name:literal, $rows:literal, $columns:literal) => {
-        [concat!($name, $rows, "x", $columns, "_bf16"), concat!($name, $rows, "x", $columns, "_f32")]
-    };
-}
-
-/// Every tile that is compiled, for each input and output. The first of equals is chosen.
-const TILES: [Tile; 3] = [
-    tile!(128 x 128, stages 6, blocks 1),
-    tile!(64 x 128, stages 4, blocks 2),
-    tile!(64 x 64, stages 6, blocks 2),
-];
-
-impl fmt::Debug for Tile {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}x{}", self.rows, self.columns)
-    }
-}
-
-/// Bytes of K in one stage of the pipeline: the span of the shared-memory swizzle.
-pub(crate) const STAGE_BYTES: usize = 128;
 
 /// Groups whose tables fit beside the pipeline in every variant.
 pub(crate) const MAX_GROUPS: usize = 1024;
 
-const THREADS_PER_WARPGROUP: usize = 128;
-
 /// A chosen variant and its launch.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Plan {
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Plan {
+    /// The kernel's name.
     pub entry: &'static str,
+    /// Its tile.
     pub tile: Tile,
+    /// Blocks; they walk over the tiles.
     pub grid: u32,
+    /// Threads of a block.
     pub threads: u32,
+    /// Dynamic shared memory of a block.
     pub shared_bytes: u32,
+    /// Blocks of a cluster, which divides the grid.
+    pub cluster: u32,
+    /// Blocks among which the K of a tile is split.
+    pub split: u32,
+    /// Stages of K.
     pub k_blocks: u32,
 }
 
+/// A plan and what the cost model expects of it.
+#[derive(Debug, Clone, Copy, PartialEq)]
+#[non_exhaustive]
+pub struct Ranked {
+    /// The plan.
+    pub plan: Plan,
+    /// Its cost.
+    pub terms: Terms,
+}
+
 impl Input {
-    fn element_bytes(self) -> usize {
+    pub(crate) const FAMILIES: usize = 3;
+
+    /// Inputs that share their kernels' sources.
+    pub(crate) fn family(self) -> usize {
         match self {
-            Input::Fp8 | Input::Fp8Grouped => 1,
-            Input::Bf16 => 2,
+            Input::Fp8 => 0,
+            Input::Fp8Fine => 1,
+            Input::Bf16 | Input::F16 => 2,
+        }
+    }
+
+    pub(crate) fn element_bytes(self) -> usize {
+        match self {
+            Input::Fp8 | Input::Fp8Fine => 1,
+            Input::Bf16 | Input::F16 => 2,
         }
     }
 
@@ -105,174 +148,234 @@ impl Input {
     }
 }
 
-impl Tile {
-    /// Every tile there is.
-    pub const ALL: &'static [Tile] = &TILES;
-
-    /// Rows of the output.
-    pub const fn rows(&self) -> usize {
-        self.rows
-    }
-
-    /// Columns of the output.
-    pub const fn columns(&self) -> usize {
-        self.columns
-    }
-
-    /// An upper bound of the tiles of a problem: grouped, every group may end in the middle of one.
-    fn count(&self, problem: &Problem) -> usize {
-        let rows = problem.m.div_ceil(self.rows);
-        let rows = match problem.input {
-            Input::Fp8 => rows,
-            Input::Fp8Grouped => rows + problem.batch.min(problem.m).saturating_sub(1),
-            Input::Bf16 => rows * problem.batch,
-        };
-        rows.saturating_mul(problem.n.div_ceil(self.columns))
-    }
-
-    /// Cycles that the card needs for the problem, up to what all tiles share.
-    fn cycles(&self, problem: &Problem, card: &Card) -> f64 {
-        let waves = self.count(problem).div_ceil(card.sms as usize * self.blocks_per_sm) as f64;
-        let element = problem.input.element_bytes();
-        let tflops = if element == 1 { card.fp8_tflops } else { card.bf16_tflops };
-        let macs_per_cycle = tflops * 1e3 / 2.0 / (f64::from(card.sms) * card.clock_ghz);
-        let (rows, columns, k) = (self.rows as f64, self.columns as f64, problem.k as f64);
-        let tensor = rows * columns * k / macs_per_cycle;
-        // 128 fused multiply-adds a cycle add every 128 of K to the f32 sums; the tensor core waits for them, unless
-        // another warpgroup keeps it busy.
-        let promotion = if element == 1 { rows * columns * k / 128.0 / 128.0 } else { 0.0 };
-        let other_warpgroups = self.rows / 64 * self.blocks_per_sm > 1;
-        let arithmetic = if other_warpgroups { tensor.max(promotion) } else { tensor + promotion };
-        let l2 = (rows + columns) * k * element as f64 / L2_BYTES_PER_CYCLE;
-        let store = rows * columns * problem.output.bytes() as f64 / L2_BYTES_PER_CYCLE;
-        waves * self.blocks_per_sm as f64 * (arithmetic.max(l2) + store)
-    }
-
-    fn shared_bytes(&self, problem: &Problem) -> usize {
-        let stages = self.stages * (self.rows + self.columns) * STAGE_BYTES;
-        // Products of scales, one f32 a row.
-        let products = if problem.input == Input::Bf16 { 0 } else { self.stages * self.rows * 4 };
-        let barriers = self.stages * 16;
-        let tables = if problem.input == Input::Fp8Grouped { (problem.batch + 1) * 8 } else { 0 };
-        stages + products + barriers + tables
-    }
-}
-
-/// What one multiprocessor gets from L2 in a cycle when all of them ask.
-const L2_BYTES_PER_CYCLE: f64 = 64.0;
-
 impl Output {
-    fn bytes(self) -> usize {
+    pub(crate) fn bytes(self) -> usize {
         match self {
-            Output::Bf16 => 2,
+            Output::Bf16 | Output::F16 => 2,
             Output::F32 => 4,
+            Output::E4m3 => 1,
         }
     }
 }
 
-/// The given variant, or the cheapest, for the problem. M, N and the batch are at least 1; K may be 0.
-pub(crate) fn plan(problem: &Problem, card: &Card, tile: Option<Tile>) -> Plan {
-    let best = tile.unwrap_or_else(|| cheapest(problem, card));
-    // The grid never exceeds what runs at once: blocks walk over the tiles.
-    let grid = best.count(problem).min(card.sms as usize * best.blocks_per_sm);
-    Plan {
-        entry: best.entries[problem.input as usize][problem.output as usize],
-        tile: best,
-        grid: grid as u32,
-        threads: ((1 + best.rows / 64) * THREADS_PER_WARPGROUP) as u32,
-        shared_bytes: best.shared_bytes(problem) as u32,
-        k_blocks: problem.k.div_ceil(problem.input.k_per_stage()) as u32,
+impl Problem {
+    /// One matrix times another.
+    pub fn dense(input: Input, output: Output, m: usize, n: usize, k: usize) -> Self {
+        Self { input, output, groups: 1, m, n, k, ..Self::default() }
+    }
+
+    /// An upper bound of the tiles, or clusters of tiles, that the output needs, whatever the device knows.
+    fn most_tiles(&self, tile: Tile) -> usize {
+        let rows = self.m.div_ceil(tile.rows() * tile.cluster());
+        let rows = match self.mode {
+            Mode::Dense => rows,
+            // Every group may end in the middle of a tile.
+            Mode::Contiguous => rows + self.groups.min(self.m).saturating_sub(1),
+            Mode::Masked | Mode::Batched | Mode::KGrouped => rows.saturating_mul(self.groups),
+        };
+        rows.saturating_mul(self.n.div_ceil(tile.columns()))
     }
 }
 
-fn cheapest(problem: &Problem, card: &Card) -> Tile {
-    let mut best = TILES[0];
-    for tile in &TILES[1..] {
-        if tile.cycles(problem, card) < best.cycles(problem, card) {
-            best = *tile;
+/// The cheapest plan, or the cheapest with the given tile; the first of equals in the order of the list. `None` where
+/// no variant computes the problem. M, N and the groups are at least 1; K may be 0.
+pub fn plan(problem: &Problem, card: &Card, tile: Option<Tile>) -> Option<Plan> {
+    let rates = Rates::of(problem, card);
+    let mut best: Option<(f64, Candidate)> = None;
+    each(problem, tile, |candidate| {
+        let total = rates.terms(problem, &candidate).total;
+        if best.as_ref().is_none_or(|(least, _)| total < *least) {
+            best = Some((total, candidate));
+        }
+    });
+    best.map(|(_, candidate)| candidate.plan(problem, card))
+}
+
+/// Every plan there is for the problem, the cheapest first.
+pub fn rank(problem: &Problem, card: &Card) -> Vec<Ranked> {
+    let rates = Rates::of(problem, card);
+    let mut all = Vec::new();
+    each(problem, None, |candidate| {
+        let terms = rates.terms(problem, &candidate);
+        all.push(Ranked { plan: candidate.plan(problem, card), terms });
+    });
+    all.sort_by(|a, b| a.terms.total.total_cmp(&b.terms.total));
+    all
+}
+
+/// A variant with a split of K.
+pub(crate) struct Candidate {
+    pub tile: Tile,
+    pub variant: &'static Variant,
+    pub split: u32,
+}
+
+fn each(problem: &Problem, tile: Option<Tile>, mut take: impl FnMut(Candidate)) {
+    let k_blocks = problem.k.div_ceil(problem.input.k_per_stage());
+    for &candidate in Tile::candidates(problem.input) {
+        if tile.is_some_and(|wanted| wanted != candidate) {
+            continue;
+        }
+        let Some(variant) = candidate.shape().variant(problem) else { continue };
+        for &split in candidate.shape().splits() {
+            // Every part has some of K.
+            if split == 1 || !problem.batch_invariant && split as usize <= k_blocks {
+                take(Candidate { tile: candidate, variant, split });
+            }
         }
     }
-    best
+}
+
+impl Candidate {
+    /// Blocks of a cluster: those that share loads, or those that share a tile's K.
+    pub(crate) fn cluster(&self) -> usize {
+        self.tile.cluster() * self.split as usize
+    }
+
+    fn plan(&self, problem: &Problem, card: &Card) -> Plan {
+        let cluster = self.cluster();
+        // The grid never exceeds what runs at once: blocks walk over the tiles.
+        let slots = usable_sms(card, cluster) * self.tile.shape().blocks_per_sm;
+        let clusters = problem.most_tiles(self.tile).min(slots / cluster).max(1);
+        let groups = match problem.mode {
+            Mode::Dense | Mode::Batched => 0,
+            Mode::Contiguous | Mode::Masked | Mode::KGrouped => problem.groups,
+        };
+        Plan {
+            entry: self.variant.entry,
+            tile: self.tile,
+            grid: (clusters * cluster) as u32,
+            threads: self.variant.threads,
+            shared_bytes: self.variant.shared_bytes(groups) as u32,
+            cluster: cluster as u32,
+            split: self.split,
+            k_blocks: problem.k.div_ceil(problem.input.k_per_stage()) as u32,
+        }
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    const VARIANTS: &str = include_str!("../../kernels/variants");
+    /// The output extents and K of DeepSeek-V3's layers, and of nobody's.
+    const SHAPES: [(usize, usize); 9] = [
+        (2112, 7168),
+        (576, 7168),
+        (24576, 1536),
+        (32768, 512),
+        (7168, 16384),
+        (4096, 7168),
+        (7168, 2048),
+        (24, 64),
+        (1, 16),
+    ];
 
     fn problems() -> impl Iterator<Item = Problem> {
-        let shapes = [
-            (2112, 7168),
-            (576, 7168),
-            (24576, 1536),
-            (32768, 512),
-            (7168, 16384),
-            (4096, 7168),
-            (7168, 2048),
-            (24, 64),
-            (1, 16),
+        let kinds = [
+            (Input::Fp8, Mode::Dense, 1),
+            (Input::Fp8, Mode::Contiguous, 1),
+            (Input::Fp8, Mode::Contiguous, MAX_GROUPS),
+            (Input::Bf16, Mode::Dense, 1),
+            (Input::Bf16, Mode::Batched, 128),
         ];
-        let inputs = [
-            (Input::Fp8, 1),
-            (Input::Fp8Grouped, 1),
-            (Input::Fp8Grouped, 256),
-            (Input::Bf16, 1),
-            (Input::Bf16, 128),
-        ];
-        inputs.into_iter().flat_map(move |(input, batch)| {
-            shapes.into_iter().flat_map(move |(n, k)| {
+        kinds.into_iter().flat_map(move |(input, mode, groups)| {
+            SHAPES.into_iter().flat_map(move |(n, k)| {
                 [1, 17, 64, 128, 4096].into_iter().flat_map(move |m| {
-                    [Output::Bf16, Output::F32].map(|output| Problem { input, output, batch, m, n, k })
+                    [Output::Bf16, Output::F32].map(|output| Problem {
+                        mode,
+                        groups,
+                        ..Problem::dense(input, output, m, n, k)
+                    })
                 })
             })
         })
     }
 
+    fn hoppers() -> impl Iterator<Item = &'static Card> {
+        Card::ALL.iter().filter(|card| card.compute_capability == (9, 0))
+    }
+
     #[test]
-    fn every_plan_is_compiled_and_fits_its_card() {
-        for card in Card::ALL.iter().filter(|card| card.compute_capability == (9, 0)) {
+    fn every_plan_fits_its_card() {
+        for card in hoppers() {
             for problem in problems() {
-                let plan = plan(&problem, card, None);
-                let line = VARIANTS
-                    .lines()
-                    .find(|line| line.split_whitespace().next() == Some(plan.entry))
-                    .unwrap_or_else(|| panic!("{} is not in kernels/variants", plan.entry));
-                let has = |key: &str, value: usize| {
-                    let word = format!("{key}={value}");
-                    assert!(line.split_whitespace().any(|other| other == word), "{line}: {word}");
-                };
-                has("BM", plan.tile.rows);
-                has("BN", plan.tile.columns);
-                has("STAGES", plan.tile.stages);
-                has("BLOCKS", plan.tile.blocks_per_sm);
-                has("OUT_F32", usize::from(problem.output == Output::F32));
-                if problem.input != Input::Bf16 {
-                    has("GROUPED", usize::from(problem.input == Input::Fp8Grouped));
+                for Ranked { plan, terms } in rank(&problem, card) {
+                    let blocks = plan.tile.shape().blocks_per_sm as u32;
+                    let told = format!("{card}: {problem:?}: {plan:?}");
+                    assert!(plan.shared_bytes <= card.shared_per_block, "{told}");
+                    // The runtime keeps 1 KiB of every block's shared memory for itself.
+                    assert!((plan.shared_bytes + 1024) * blocks <= card.shared_per_sm, "{told}");
+                    assert!(plan.threads.is_multiple_of(128) && plan.threads * blocks <= 2048, "{told}");
+                    // A box of TMA has at most 256 rows.
+                    assert!(plan.tile.rows().max(plan.tile.columns()) <= 256, "{told}");
+                    assert!(plan.grid >= 1 && plan.grid.is_multiple_of(plan.cluster), "{told}");
+                    assert!(plan.grid <= card.sms * blocks, "{told}");
+                    assert!([1, 2, 4, 8].contains(&plan.cluster), "{told}");
+                    assert!(terms.total.is_finite() && terms.total > 0.0, "{told}: {terms:?}");
                 }
-                let largest = Problem { batch: MAX_GROUPS, ..problem };
-                let shared = plan.tile.shared_bytes(&largest);
-                assert!(shared <= card.shared_per_block as usize);
-                // The runtime keeps 1 KiB of every block's shared memory for itself.
-                assert!((shared + 1024) * plan.tile.blocks_per_sm <= card.shared_per_sm as usize);
-                assert!(plan.grid >= 1);
+                assert!(plan(&problem, card, None).is_some(), "{card}: {problem:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn the_plan_is_the_first_of_the_ranking() {
+        for card in hoppers() {
+            for problem in problems() {
+                let best = rank(&problem, card)[0].plan;
+                assert_eq!(plan(&problem, card, None), Some(best), "{problem:?}");
+                assert_eq!(plan(&problem, card, Some(best.tile)), Some(best), "{problem:?}");
             }
         }
     }
 
     #[test]
     fn few_rows_take_small_tiles_and_many_rows_large_ones() {
-        let problem = |m| Problem { input: Input::Fp8, output: Output::Bf16, batch: 1, m, n: 4096, k: 7168 };
-        for card in [Card::H20, Card::H800] {
-            assert_eq!(plan(&problem(1), &card, None).tile.rows, 64);
-        }
+        let rows = |m, card| {
+            let problem = Problem::dense(Input::Fp8, Output::Bf16, m, 4096, 7168);
+            plan(&problem, card, None).unwrap().tile.rows()
+        };
+        assert!([Card::H20, Card::H800].iter().all(|card| rows(1, card) <= 64));
         // The tensor cores of an H20 are so slow that every tile feeds them.
-        assert_eq!(plan(&problem(4096), &Card::H800, None).tile, TILES[0]);
+        assert!(rows(4096, &Card::H800) >= 128);
     }
 
     #[test]
     fn a_grid_never_exceeds_the_tiles() {
-        let problem = Problem { input: Input::Bf16, output: Output::F32, batch: 2, m: 1, n: 24, k: 64 };
-        assert_eq!(plan(&problem, &Card::H20, None).grid, 2);
+        let pairs =
+            Problem { mode: Mode::Batched, groups: 2, ..Problem::dense(Input::Bf16, Output::F32, 1, 24, 64) };
+        assert_eq!(plan(&pairs, &Card::H20, None).unwrap().grid, 2);
+    }
+
+    #[test]
+    fn a_tile_of_another_kernel_is_refused() {
+        let problem = Problem::dense(Input::Fp8, Output::Bf16, 1, 24, 64);
+        let other = Tile::of(Input::Bf16, Mode::Dense)[0];
+        assert_eq!(plan(&problem, &Card::H20, Some(other)), None);
+        // No kernel of bf16 has tables of groups.
+        assert_eq!(
+            plan(&Problem { input: Input::Bf16, mode: Mode::Contiguous, ..problem }, &Card::H20, None),
+            None
+        );
+    }
+
+    #[test]
+    fn codes_are_those_of_the_kernels() {
+        let header = include_str!("../../kernels/abi.h");
+        for (mode, name) in [
+            (Mode::Dense, "DENSE"),
+            (Mode::Contiguous, "CONTIGUOUS"),
+            (Mode::Masked, "MASKED"),
+            (Mode::Batched, "BATCHED"),
+            (Mode::KGrouped, "K_GROUPED"),
+        ] {
+            assert!(header.contains(&format!("NG_GEMM_{name} = {},", mode as u32)), "{name}");
+        }
+        for (output, name) in
+            [(Output::Bf16, "BF16"), (Output::F16, "F16"), (Output::F32, "F32"), (Output::E4m3, "E4M3")]
+        {
+            assert!(header.contains(&format!("NG_GEMM_OUT_{name} = {},", output as u32)), "{name}");
+        }
     }
 }

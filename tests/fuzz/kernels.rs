@@ -2,6 +2,7 @@
 
 use crate::{compile, in_time, on_seeds, ptx, toolchain, variants};
 use narrowgauge::gemm::Tile;
+use narrowgauge::gemm::plan::{Input, Mode};
 use narrowgauge::sim::Schedule;
 use narrowgauge::verify::gemm::{Fp8Check, Rows, Values};
 use narrowgauge::verify::mla::AttentionInputs;
@@ -24,7 +25,8 @@ const KERNELS: [(&str, Check); 5] = [
 ];
 
 fn product(device: &Device) -> Result<(), String> {
-    let tile = Tile::ALL.iter().copied().find(|tile| (tile.rows(), tile.columns()) == (64, 64));
+    let tile =
+        Tile::of(Input::Fp8, Mode::Dense).into_iter().find(|tile| (tile.rows(), tile.columns()) == (64, 64));
     let (rows, layout, values) = (Rows::Dense(5), ScaleLayout::RowMajor, Values::Integers);
     Fp8Check { rows, n: 24, k: 272, layout, tile, values, seed: 1 }.check::<bf16>(device).map(drop)
 }

@@ -6,6 +6,7 @@ mod properties;
 
 use common::{config, device};
 use narrowgauge::dtype::nearest_bf16;
+use narrowgauge::gemm::plan::{Input, Mode};
 use narrowgauge::gemm::{BatchedBf16Gemm, Bf16Gemm, Fp8Gemm, GroupedFp8Gemm, Tile};
 use narrowgauge::verify::gemm::{Bf16Check, Fp8Check, Rows, Values, offsets};
 use narrowgauge::{Device, Error, Fp8Blocks, Fp8Rows, ScaleLayout, bf16, verify};
@@ -56,11 +57,14 @@ fn every_case_passes_under_every_schedule() {
 #[cfg_attr(not(ng_kernels), ignore = "needs compiled kernels: run cargo xtask setup")]
 fn every_tile_is_exact_under_every_schedule() {
     under_every_schedule(|device| {
-        for tile in Tile::ALL {
-            let tile = Some(*tile);
-            // Ragged in every direction, more K blocks than stages, more than one tile per block's walk.
+        // Ragged in every direction, more K blocks than stages, more than one tile per block's walk.
+        for tile in tiles(Mode::Dense) {
             Fp8Check { tile, ..fp8(Rows::Dense(130), 136, 1040) }.check::<bf16>(device)?;
+        }
+        for tile in tiles(Mode::Contiguous) {
             Fp8Check { tile, ..fp8(Rows::Groups(&[1, 0, 66, 5]), 72, 272) }.check::<f32>(device)?;
+        }
+        for tile in bf16_tiles() {
             Bf16Check { tile, ..half(130, 136, 520) }.check::<f32>(device)?;
             Bf16Check { tile, batch: Some(3), interleaved: true, ..half(5, 72, 72) }.check::<bf16>(device)?;
         }
@@ -74,8 +78,10 @@ fn every_tile_is_exact_under_every_schedule() {
 fn more_tiles_than_blocks_are_walked() {
     let device = device();
     // 2 × 100 tiles of 64×64 on 156 resident blocks of an H20; the ring of stages goes on across tiles.
-    let tile = Tile::ALL.iter().copied().min_by_key(|tile| tile.rows() * tile.columns());
+    let smallest = |tiles: Vec<Tile>| tiles.into_iter().min_by_key(|tile| tile.rows() * tile.columns());
+    let tile = smallest(Tile::of(Input::Fp8, Mode::Dense));
     Fp8Check { tile, ..fp8(Rows::Dense(65), 6400, 16) }.check::<bf16>(&device).unwrap();
+    let tile = smallest(Tile::of(Input::Bf16, Mode::Dense));
     Bf16Check { tile, ..half(65, 6400, 8) }.check::<bf16>(&device).unwrap();
 }
 
@@ -83,8 +89,20 @@ fn layouts() -> impl Strategy<Value = ScaleLayout> {
     prop::sample::select(&LAYOUTS[..])
 }
 
-fn tiles() -> impl Strategy<Value = Option<Tile>> {
-    prop::option::of(prop::sample::select(Tile::ALL))
+fn tiles(mode: Mode) -> impl Iterator<Item = Option<Tile>> {
+    Tile::of(Input::Fp8, mode).into_iter().map(Some)
+}
+
+fn bf16_tiles() -> impl Iterator<Item = Option<Tile>> {
+    Tile::of(Input::Bf16, Mode::Batched).into_iter().map(Some)
+}
+
+fn fp8_tile(mode: Mode) -> impl Strategy<Value = Option<Tile>> {
+    prop::option::of(prop::sample::select(Tile::of(Input::Fp8, mode)))
+}
+
+fn bf16_tile() -> impl Strategy<Value = Option<Tile>> {
+    prop::option::of(prop::sample::select(Tile::of(Input::Bf16, Mode::Batched)))
 }
 
 fn values() -> impl Strategy<Value = Values> {
@@ -102,7 +120,7 @@ proptest! {
     #[cfg_attr(not(ng_kernels), ignore = "needs compiled kernels: run cargo xtask setup")]
     fn fp8_products_match_the_oracle(
         (m, n, k) in (extent(), extent(), 1..480usize),
-        (layout, tile, values, wide, seed) in (layouts(), tiles(), values(), any::<bool>(), any::<u64>()),
+        (layout, tile, values, wide, seed) in (layouts(), fp8_tile(Mode::Dense), values(), any::<bool>(), any::<u64>()),
     ) {
         let check = Fp8Check { rows: Rows::Dense(m), n, k, layout, tile, values, seed };
         under_every_schedule(|device| if wide { check.check::<f32>(device) } else { check.check::<bf16>(device) })?;
@@ -113,7 +131,7 @@ proptest! {
     fn grouped_products_match_the_oracle(
         sizes in prop::collection::vec(prop_oneof![Just(0), 0..9usize, 60..70usize], 1..40),
         (n, k) in (1..140usize, 1..200usize),
-        (layout, tile, values, wide, seed) in (layouts(), tiles(), values(), any::<bool>(), any::<u64>()),
+        (layout, tile, values, wide, seed) in (layouts(), fp8_tile(Mode::Contiguous), values(), any::<bool>(), any::<u64>()),
     ) {
         let sizes = if sizes.iter().sum::<usize>() == 0 { vec![1] } else { sizes };
         let check = Fp8Check { rows: Rows::Groups(&sizes), n, k, layout, tile, values, seed };
@@ -125,7 +143,7 @@ proptest! {
     fn bf16_products_match_the_oracle(
         (m, n, k) in (extent(), extent(), 1..400usize),
         batch in prop::option::of(1..4usize),
-        (interleaved, tile, values, wide, seed) in (any::<bool>(), tiles(), values(), any::<bool>(), any::<u64>()),
+        (interleaved, tile, values, wide, seed) in (any::<bool>(), bf16_tile(), values(), any::<bool>(), any::<u64>()),
     ) {
         let check = Bf16Check { batch, m, n, k, interleaved, tile, values, seed };
         under_every_schedule(|device| if wide { check.check::<f32>(device) } else { check.check::<bf16>(device) })?;
@@ -141,8 +159,8 @@ fn bad_offsets_of_one_small_group_are_reported() {
     let b = Fp8Blocks::new(device.zeros(&[1, 8, 128]).unwrap(), device.zeros(&[1, 1, 1]).unwrap()).unwrap();
     let out = device.zeros::<bf16>(&[4, 8]).unwrap();
     let offsets = device.tensor(&[2], &[0, 5]).unwrap();
-    for tile in Tile::ALL {
-        GroupedFp8Gemm::new(&a, &b, &offsets, &out).tile(*tile).launch(&device.stream()).unwrap();
+    for tile in Tile::of(Input::Fp8, Mode::Contiguous) {
+        GroupedFp8Gemm::new(&a, &b, &offsets, &out).tile(tile).launch(&device.stream()).unwrap();
         assert!(device.stream().status().unwrap().bad_offsets(), "{tile:?}");
     }
 }
@@ -226,12 +244,15 @@ fn nothing_to_do_is_no_error() {
 #[cfg_attr(not(ng_kernels), ignore = "needs compiled kernels: run cargo xtask setup")]
 fn no_k_writes_zeros() {
     under_every_schedule(|device| {
-        for tile in Tile::ALL {
-            let tile = Some(*tile);
-            for layout in LAYOUTS {
+        for layout in LAYOUTS {
+            for tile in tiles(Mode::Dense) {
                 Fp8Check { tile, layout, ..fp8(Rows::Dense(130), 136, 0) }.check::<bf16>(device)?;
+            }
+            for tile in tiles(Mode::Contiguous) {
                 Fp8Check { tile, layout, ..fp8(Rows::Groups(&[1, 0, 66]), 72, 0) }.check::<f32>(device)?;
             }
+        }
+        for tile in bf16_tiles() {
             Bf16Check { tile, ..half(67, 136, 0) }.check::<f32>(device)?;
             Bf16Check { tile, batch: Some(3), interleaved: true, ..half(5, 72, 0) }.check::<bf16>(device)?;
         }

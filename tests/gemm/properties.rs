@@ -1,7 +1,8 @@
 //! Relations between products, over drawn shapes and schedules.
 
 use super::common::device_under;
-use super::{BF16, FP8, config, layouts, tiles};
+use super::{BF16, FP8, bf16_tile, config, fp8_tile, layouts};
+use narrowgauge::gemm::plan::Mode;
 use narrowgauge::verify::gemm::properties::Property;
 use narrowgauge::verify::gemm::{Bf16Check, Fp8Check, Rows, Values};
 use narrowgauge::{ScaleLayout, bf16};
@@ -20,7 +21,7 @@ proptest! {
     fn fp8_products_are_related(
         property in properties(),
         (m, n, k) in (2..80usize, 129..330usize, 129..520usize),
-        (layout, tile, wide, seed) in (layouts(), tiles(), any::<bool>(), any::<u64>()),
+        (layout, tile, wide, seed) in (layouts(), fp8_tile(Mode::Dense), any::<bool>(), any::<u64>()),
     ) {
         let check = Fp8Check { rows: Rows::Dense(m), n, k, layout, tile, values: Values::Normal, seed };
         let device = device_under(seed);
@@ -33,7 +34,7 @@ proptest! {
     fn bf16_products_are_related(
         property in properties(),
         (m, n, k) in (2..80usize, 2..200usize, 17..300usize),
-        (tile, wide, seed) in (tiles(), any::<bool>(), any::<u64>()),
+        (tile, wide, seed) in (bf16_tile(), any::<bool>(), any::<u64>()),
     ) {
         let check = Bf16Check { m, n, k, tile, values: Values::Normal, seed, ..BF16 };
         let device = device_under(seed);
@@ -47,14 +48,14 @@ proptest! {
         sizes in prop::collection::vec(prop_oneof![Just(0), 1..9usize, 60..70usize], 1..8),
         (n, k) in (1..140usize, 1..300usize),
         (batch, interleaved) in (1..5usize, any::<bool>()),
-        (layout, tile, seed) in (layouts(), tiles(), any::<u64>()),
+        (layout, tile, half_tile, seed) in (layouts(), fp8_tile(Mode::Contiguous), bf16_tile(), any::<u64>()),
     ) {
         let device = device_under(seed);
         let sizes = [&sizes[..], &[1]].concat();
         Fp8Check { rows: Rows::Groups(&sizes), n, k, layout, tile, values: Values::Normal, seed }
             .holds::<bf16>(&device, Property::Parts)
             .map_err(TestCaseError::fail)?;
-        Bf16Check { batch: Some(batch), m: sizes[0] + 1, n, k, interleaved, tile, values: Values::Normal, seed }
+        Bf16Check { batch: Some(batch), m: sizes[0] + 1, n, k, interleaved, tile: half_tile, values: Values::Normal, seed }
             .holds::<f32>(&device, Property::Parts)
             .map_err(TestCaseError::fail)?;
     }

@@ -6,6 +6,7 @@ use crate::device::Device;
 use crate::dtype::bf16;
 use crate::fp8::ScaleLayout;
 use crate::gemm::Tile;
+use crate::gemm::plan::{Input, Mode};
 use crate::verify::{Case, Evidence, Source};
 
 type Outcome = Result<Evidence, String>;
@@ -44,10 +45,10 @@ fn pick<V: Copy>(source: &mut Source, from: &[V]) -> V {
     from[source.below(from.len())]
 }
 
-fn tile(source: &mut Source) -> Option<Tile> {
+fn tile(source: &mut Source, input: Input, mode: Mode) -> Option<Tile> {
     match source.below(3) {
         0 => None,
-        _ => Some(pick(source, Tile::ALL)),
+        _ => Some(pick(source, &Tile::of(input, mode))),
     }
 }
 
@@ -70,7 +71,7 @@ fn drawn_dense(device: &Device, seed: u64) -> Outcome {
         n: extent(source, 300),
         k: 1 + source.below(1200),
         layout: layout(source),
-        tile: tile(source),
+        tile: tile(source, Input::Fp8, Mode::Dense),
         values: pick(source, &Values::ALL),
         seed,
     };
@@ -99,7 +100,7 @@ fn drawn_grouped(device: &Device, seed: u64) -> Outcome {
         n: extent(source, 200),
         k: 1 + source.below(600),
         layout: layout(source),
-        tile: tile(source),
+        tile: tile(source, Input::Fp8, Mode::Contiguous),
         values: pick(source, &Values::ALL),
         seed,
     };
@@ -114,7 +115,7 @@ fn drawn_bf16(device: &Device, seed: u64) -> Outcome {
         n: extent(source, 200),
         k: 1 + source.below(500),
         interleaved: source.below(2) == 0,
-        tile: tile(source),
+        tile: tile(source, Input::Bf16, Mode::Batched),
         values: pick(source, &Values::ALL),
         seed,
     };
@@ -134,7 +135,7 @@ fn properties(device: &Device, seed: u64) -> Outcome {
         n: 130 + source.below(200),
         k: 129 + source.below(400),
         layout: layout(source),
-        tile: tile(source),
+        tile: tile(source, Input::Fp8, Mode::Contiguous),
         values: Values::Normal,
         seed,
     };
@@ -142,7 +143,7 @@ fn properties(device: &Device, seed: u64) -> Outcome {
         m: 2 + source.below(70),
         n: 2 + source.below(150),
         k: 17 + source.below(200),
-        tile: tile(source),
+        tile: tile(source, Input::Bf16, Mode::Batched),
         seed,
         ..BF16
     };
@@ -163,17 +164,19 @@ fn properties(device: &Device, seed: u64) -> Outcome {
 /// Every compiled variant, on shapes that are ragged in every direction.
 fn every_variant(device: &Device, seed: u64) -> Outcome {
     let mut all = Evidence::default();
-    for (tile, values) in Tile::ALL.iter().zip(Values::ALL.into_iter().cycle().skip(seed as usize % 4)) {
-        let tile = Some(*tile);
-        let dense = Fp8Check { rows: Rows::Dense(67), n: 136, k: 272, tile, values, seed, ..DENSE };
-        let grouped = Fp8Check { rows: Rows::Groups(&[1, 0, 66]), ..dense };
-        let single = Bf16Check { m: 67, n: 136, k: 136, tile, values, seed, ..BF16 };
-        for check in [dense, grouped] {
+    let mut kinds = Values::ALL.into_iter().cycle().skip(seed as usize % 4);
+    let fp8 = Fp8Check { rows: Rows::Dense(67), n: 136, k: 272, seed, ..DENSE };
+    for (mode, rows) in [(Mode::Dense, fp8.rows), (Mode::Contiguous, Rows::Groups(&[1, 0, 66]))] {
+        for (tile, values) in Tile::of(Input::Fp8, mode).into_iter().zip(&mut kinds) {
+            let check = Fp8Check { rows, tile: Some(tile), values, ..fp8 };
             all.add(&check.check::<f32>(device)?);
             all.add(&check.check::<bf16>(device)?);
         }
-        all.add(&single.check::<f32>(device)?);
-        all.add(&single.check::<bf16>(device)?);
+    }
+    for (tile, values) in Tile::of(Input::Bf16, Mode::Dense).into_iter().zip(&mut kinds) {
+        let check = Bf16Check { m: 67, n: 136, k: 136, tile: Some(tile), values, seed, ..BF16 };
+        all.add(&check.check::<f32>(device)?);
+        all.add(&check.check::<bf16>(device)?);
     }
     Ok(all)
 }

@@ -8,6 +8,7 @@ use crate::device::Device;
 use crate::dtype::E4m3;
 use crate::error::Error;
 use crate::fp8::{Fp8Blocks, Fp8Rows, ScaleLayout};
+use crate::gemm::plan::Mode;
 use crate::gemm::reference::{self, Expected, Fp8Product, Rounding};
 use crate::gemm::{Fp8Gemm, GroupedFp8Gemm, Tile};
 use crate::{Stream, Tensor};
@@ -23,6 +24,14 @@ pub enum Rows<'a> {
 }
 
 impl Rows<'_> {
+    /// How they find their weights.
+    pub fn mode(&self) -> Mode {
+        match self {
+            Rows::Dense(_) => Mode::Dense,
+            Rows::Groups(_) => Mode::Contiguous,
+        }
+    }
+
     /// M.
     pub fn count(&self) -> usize {
         match self {

@@ -1,0 +1,248 @@
+//! What a plan costs, in cycles of the card's boost clock.
+//!
+//! A block multiplies its tiles one after the other, a stage of K at a time. Per stage the multiprocessor needs its
+//! tensor core, its shared memory (filled by TMA, read by wgmma), its port to L2 and its instruction slots; the slowest
+//! sets the pace. Blocks of all multiprocessors share L2 and memory. Rates come from [`Card`]; what a card's data
+//! sheet does not say stands in the constants below with where it is from.
+
+use super::plan::{Candidate, Mode, Problem};
+use super::variants::STAGE_BYTES;
+use crate::Card;
+
+/// The cost of a plan by what takes it, in cycles.
+///
+/// `hbm`, `l2`, `fill` and `tensor` are what each resource would take if it alone counted and the work were spread
+/// evenly; they overlap, so the largest counts. The others come on top of it: `total` says what remains.
+#[derive(Debug, Clone, Copy, PartialEq, Default)]
+#[non_exhaustive]
+pub struct Terms {
+    /// Bytes of memory that must move at least once, or that L2 cannot hold.
+    pub hbm: f64,
+    /// Bytes between L2 and the multiprocessors.
+    pub l2: f64,
+    /// Writes of TMA to shared memory and reads of the tensor core from there.
+    pub fill: f64,
+    /// Multiply-accumulates of whole tiles.
+    pub tensor: f64,
+    /// What scaling and adding the partial sums adds to the loop.
+    pub promotion: f64,
+    /// What the busiest multiprocessor does beyond its share: the last wave is not full, or there is not one tile for each.
+    pub quantisation: f64,
+    /// Rounding and storing tiles, where nothing hides it.
+    pub epilogue: f64,
+    /// Adding the parts of a split K.
+    pub reduction: f64,
+    /// Until the first bytes arrive and after the last are stored.
+    pub launch: f64,
+    /// All of it.
+    pub total: f64,
+}
+
+/// Of the nominal bandwidth, what copies reach: 4.3 of 4.8 TB/s measured on an H200.
+const HBM_SHARE: f64 = 0.9;
+/// Bytes a cycle that a multiprocessor gets from L2, and that all of them together get: what DeepGEMM's planner assumes for
+/// Hopper (64, and 8 TB/s at 1.3 GHz).
+const L2_PER_SM: f64 = 64.0;
+const L2_TOTAL: f64 = 6153.0;
+/// Bytes a cycle of shared memory: 32 banks of four.
+const SHARED: f64 = 128.0;
+/// Single-precision lanes of a multiprocessor: fused multiply-adds a cycle.
+const FLOAT_LANES: f64 = 128.0;
+/// Cycles that a warpgroup's instructions beside the multiply-adds take for each stage: about 34 a warp (descriptors,
+/// barriers, scales), the four warps of a warpgroup on a scheduler each. From the machine code of the loops.
+const LOOP_OVERHEAD: f64 = 34.0;
+/// Cycles from the end of a warpgroup's products until its first multiply-add, and from its barrier until its next
+/// products. An estimate.
+const HAND_OVER: f64 = 90.0;
+/// Cycles from a TMA request until its bytes from memory are there. An estimate from microbenchmarks of Hopper
+/// (about half a microsecond under load).
+const LATENCY: f64 = 1000.0;
+/// Microseconds of a launch in which no product can run: its blocks start, make barriers, fetch tensor maps and the first
+/// stage; at the end the last stores drain. From published times of DeepGEMM at M = 64 on an H800, less their bytes.
+const LAUNCH_US: f64 = 2.0;
+/// Cycles of an epilogue before and after its stores: barriers and the way to L2. An estimate.
+const STORE_LATENCY: f64 = 400.0;
+/// Cycles of the two cluster barriers around a reduction, and bytes a cycle between the multiprocessors of a cluster.
+/// Estimates.
+const CLUSTER_BARRIERS: f64 = 500.0;
+const CLUSTER_BYTES: f64 = 32.0;
+/// Graphics processing clusters, whose bounds no thread block cluster crosses.
+const GPCS: usize = 8;
+
+/// What a card does in a cycle, and what of a problem does not depend on the variant.
+pub(crate) struct Rates<'a> {
+    card: &'a Card,
+    hbm: f64,
+    tensor: f64,
+    promotes: bool,
+    launch: f64,
+    /// Rows of all groups, and groups that have any, as expected.
+    rows: f64,
+    groups: f64,
+    /// Stages of K of one tile.
+    k_blocks: f64,
+    a_bytes: f64,
+    /// Bytes of memory apart from A.
+    other_bytes: f64,
+}
+
+impl Terms {
+    /// The largest of the terms.
+    pub fn limiter(&self) -> &'static str {
+        let named = self.named();
+        named.into_iter().max_by(|a, b| a.1.total_cmp(&b.1)).map_or("launch", |(name, _)| name)
+    }
+
+    /// The terms by name, the total left out.
+    pub fn named(&self) -> [(&'static str, f64); 9] {
+        [
+            ("hbm", self.hbm),
+            ("l2", self.l2),
+            ("fill", self.fill),
+            ("tensor", self.tensor),
+            ("promotion", self.promotion),
+            ("quantisation", self.quantisation),
+            ("epilogue", self.epilogue),
+            ("reduction", self.reduction),
+            ("launch", self.launch),
+        ]
+    }
+
+    /// The total in microseconds of a card.
+    pub fn microseconds(&self, card: &Card) -> f64 {
+        self.total / (card.clock_ghz * 1e3)
+    }
+}
+
+/// Multiprocessors that clusters of so many blocks reach: beyond pairs, each GPC leaves what does not divide.
+pub(crate) fn usable_sms(card: &Card, cluster: usize) -> usize {
+    let sms = card.sms as usize;
+    let whole = sms / GPCS / cluster * cluster * GPCS;
+    if cluster <= 2 || whole == 0 { sms / cluster * cluster } else { whole }
+}
+
+impl<'a> Rates<'a> {
+    pub(crate) fn of(problem: &Problem, card: &'a Card) -> Self {
+        let element = problem.input.element_bytes() as f64;
+        let tflops = if element == 1.0 { card.fp8_tflops } else { card.bf16_tflops };
+        let (m, n, k, groups) =
+            (problem.m as f64, problem.n as f64, problem.k as f64, problem.groups.max(1) as f64);
+        let each = if problem.expected_rows > 0 { (problem.expected_rows as f64).min(m) } else { m };
+        let (rows, groups) = match problem.mode {
+            Mode::Dense => (m, 1.0),
+            // Rows that fall to groups at random leave some without any.
+            Mode::Contiguous => (m, (groups * (1.0 - (-m / groups).exp())).max(1.0)),
+            Mode::Masked => (each * groups, groups),
+            Mode::Batched | Mode::KGrouped => (m * groups, groups),
+        };
+        let grouped_k = problem.mode == Mode::KGrouped;
+        let per_tile_k = if grouped_k { k / groups } else { k };
+        let stage_k = problem.input.k_per_stage() as f64;
+        let scales = if element == 1.0 { 1.0 + 4.0 / 128.0 } else { 1.0 };
+        let out = rows * n * problem.output.bytes() as f64 * if problem.accumulate { 2.0 } else { 1.0 };
+        let b_bytes = if grouped_k { n * k * element * scales } else { groups * n * k * element };
+        Self {
+            card,
+            hbm: card.memory_gbps * HBM_SHARE / card.clock_ghz,
+            tensor: tflops * 1e3 / 2.0 / (f64::from(card.sms) * card.clock_ghz),
+            promotes: element == 1.0,
+            launch: LAUNCH_US * 1e3 * card.clock_ghz,
+            rows,
+            groups,
+            k_blocks: (per_tile_k / stage_k).ceil(),
+            a_bytes: if grouped_k { m * k } else { rows * k } * element * scales,
+            other_bytes: b_bytes + out,
+        }
+    }
+
+    /// Expected rows of tiles, over all groups.
+    fn row_tiles(&self, problem: &Problem, height: f64) -> f64 {
+        let own = self.rows / self.groups;
+        match problem.mode {
+            Mode::Dense => (own / height).ceil(),
+            Mode::Batched | Mode::KGrouped => self.groups * (own / height).ceil(),
+            // A group ends anywhere in its last tile.
+            Mode::Contiguous | Mode::Masked => self.groups * (own / height + 0.5).max(1.0),
+        }
+    }
+
+    pub(crate) fn terms(&self, problem: &Problem, candidate: &Candidate) -> Terms {
+        let shape = candidate.tile.shape();
+        let (height, width) = (shape.rows as f64, shape.columns as f64);
+        let (split, cluster) = (f64::from(candidate.split), shape.cluster as f64);
+        let resident = shape.blocks_per_sm as f64;
+        let warpgroups = f64::from(candidate.variant.consumers());
+        let sms = usable_sms(self.card, candidate.cluster()) as f64;
+
+        // One stage of one block.
+        let stage = STAGE_BYTES as f64;
+        let k_elements = problem.input.k_per_stage() as f64;
+        let tensor = height * width * k_elements / self.tensor;
+        let loaded = (height + width) * stage;
+        // wgmma takes rows by 64, and reads as much as a stage holds.
+        let read = if shape.source.swapped { loaded } else { (height.max(64.0) + width) * stage };
+        let fill = (loaded + read) / SHARED;
+        let requested = (height + width / cluster) * stage;
+        let in_flight = shape.stages as f64 * loaded / LATENCY;
+        let promotion = if self.promotes { height * width / FLOAT_LANES } else { 0.0 };
+        let issue = promotion + warpgroups * LOOP_OVERHEAD;
+        // A warpgroup by itself: its products, then its sums, unless it keeps two sets of them.
+        let chain = if shape.source.overlapped {
+            (tensor / warpgroups).max(promotion / warpgroups + LOOP_OVERHEAD) + HAND_OVER / 2.0
+        } else {
+            tensor / warpgroups + promotion / warpgroups + LOOP_OVERHEAD + HAND_OVER
+        };
+
+        // The pace of so many blocks on one multiprocessor, without and with the warpgroups' own work.
+        let feed =
+            |blocks: f64| blocks * tensor.max(fill).max(requested / (blocks * in_flight).min(L2_PER_SM));
+        let pace = |blocks: f64| feed(blocks).max(blocks * issue).max(chain);
+
+        let tiles = self.row_tiles(problem, height * cluster) * cluster * (problem.n as f64 / width).ceil();
+        let blocks = tiles * split;
+        let k_blocks = (self.k_blocks / split).ceil();
+        let share = blocks / sms;
+        let most = (share - 1e-9).ceil().max(1.0);
+        let (whole, left) = ((most / resident).floor(), most % resident);
+        let rounds = |pace: &dyn Fn(f64) -> f64| {
+            k_blocks * (whole * pace(resident) + if left > 0.0 { pace(left) } else { 0.0 })
+        };
+        let even = share * k_blocks * feed(resident) / resident;
+        let (fed, paced) = (rounds(&feed), rounds(&pace));
+
+        // Tiles of one column follow each other, so what A needs beyond half of L2 comes again for each wave.
+        let waves = tiles / (sms * resident);
+        let again = if self.a_bytes * 2.0 > self.card.l2_bytes as f64 && problem.mode == Mode::Dense {
+            waves.max(1.0)
+        } else {
+            1.0
+        };
+        let hbm = (self.a_bytes * again + self.other_bytes) / self.hbm;
+        let l2 = (blocks * k_blocks * requested) / L2_TOTAL.min(f64::from(self.card.sms) * L2_PER_SM);
+
+        let accumulate = if problem.accumulate { 2.0 } else { 1.0 };
+        let stored = height * width * problem.output.bytes() as f64 * accumulate / split;
+        let one = stored / L2_PER_SM + height * width / FLOAT_LANES + STORE_LATENCY;
+        // Another block's products hide it.
+        let hidden = resident > 1.0 || shape.source.overlapped;
+        let epilogue = if hidden { one } else { one * most };
+        let reduction = if candidate.split > 1 {
+            CLUSTER_BARRIERS + height * width * 4.0 / CLUSTER_BYTES * (split - 1.0) / split
+        } else {
+            0.0
+        };
+        let body = (paced + epilogue).max(hbm + one).max(l2 + one);
+        Terms {
+            hbm,
+            l2,
+            fill: share * k_blocks * fill,
+            tensor: share * k_blocks * tensor,
+            promotion: paced - fed,
+            quantisation: (fed - even).max(0.0),
+            epilogue,
+            reduction,
+            launch: self.launch,
+            total: body + reduction + self.launch,
+        }
+    }
+}
