@@ -112,6 +112,15 @@ pub enum FaultKind {
         /// The ordinary write.
         earlier: Box<Side>,
     },
+    /// A launch writes global memory that it also reads by `ld.global.nc`, in whatever order.
+    Constant {
+        /// First address that both touch.
+        address: u64,
+        /// The access of this fault's instruction.
+        access: Box<Side>,
+        /// The one that came first in this run.
+        earlier: Box<Side>,
+    },
     /// An mbarrier is used by somebody who cannot know yet that it is initialised.
     BarrierUnseen {
         /// Shared address.
@@ -200,6 +209,10 @@ impl fmt::Display for FaultKind {
                     "{fence} is missing for {space} memory at {address:#x} between the {earlier} and the {access}"
                 )
             }
+            Self::Constant { address, access, earlier } => write!(
+                f,
+                "a launch may not write what it reads by ld.global.nc: at {address:#x}, the {access} after the {earlier}"
+            ),
             Self::BarrierUnseen { address, fence: false } => {
                 write!(f, "mbarrier {address:#x} is used before its initialisation is visible here")
             }

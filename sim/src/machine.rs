@@ -207,8 +207,8 @@ impl Machine {
     /// Runs launches of one stream, of which some may start before the one before them has ended, as programmatic
     /// dependent launches do: each as early as a card could let it, up to its `griddepcontrol.wait`.
     ///
-    /// A kernel that touches an allocation before its wait which an unfinished launch before it writes, or that writes
-    /// one which such a launch reads, is a [`FaultKind::Dependency`]. The reports are in the order of the launches.
+    /// A kernel that touches memory before its wait which an unfinished launch before it writes, or that writes what
+    /// such a launch reads, is a [`FaultKind::Dependency`]. The reports are in the order of the launches.
     pub fn launch_chain(&mut self, chain: &[Chained<'_>]) -> Result<Vec<Report>, Box<Fault>> {
         for link in chain {
             self.place(link.module, &link.launch)?;

@@ -229,7 +229,7 @@ impl Grid<'_> {
             }
         }
         self.count_access(space, &addresses, mask, total as u32, false);
-        self.touch(w, space, &addresses, mask, false);
+        self.touch(w, space, &addresses, mask, total as u32, false);
         if self.races.is_some() && space != Space::Param && space != Space::Local {
             self.race_read(w, &places, total)?;
         }
@@ -290,7 +290,7 @@ impl Grid<'_> {
             self.write_at(w, place, &bytes[..total], defined);
         }
         self.count_access(space, &addresses, mask, total as u32, true);
-        self.touch(w, space, &addresses, mask, true);
+        self.touch(w, space, &addresses, mask, total as u32, true);
         Ok(())
     }
 
@@ -341,8 +341,8 @@ impl Grid<'_> {
             self.put(w, d, &old, mask, None)?;
         }
         self.count_access(*space, &addresses, mask, whole, false);
-        self.touch(w, *space, &addresses, mask, false);
-        self.touch(w, *space, &addresses, mask, true);
+        self.touch(w, *space, &addresses, mask, whole, false);
+        self.touch(w, *space, &addresses, mask, whole, true);
         Ok(())
     }
 
@@ -351,13 +351,19 @@ impl Grid<'_> {
         const LINE: u32 = 128;
         const PART: u32 = 16;
         let addresses = self.addresses(w, at, mask)?;
+        let touch = self.race_begin(w, true);
         for lane in (0..32).filter(|&i| mask >> i & 1 == 1) {
             self.aligned(lane, addresses[lane], LINE)?;
             for part in (0..LINE).step_by(PART as usize) {
                 let place = self.locate(w, lane, Space::Global, addresses[lane] + u64::from(part), PART)?;
-                self.write_at(w, place, &[0xcd; PART as usize], 0);
+                let rubbish = [0xcd; PART as usize];
+                if let Some(touch) = &touch {
+                    self.race_touch(w, touch, place, PART as usize, 1 << lane, Some(&rubbish))?;
+                }
+                self.write_at(w, place, &rubbish, 0);
             }
         }
+        self.touch(w, Space::Global, &addresses, mask, LINE, true);
         Ok(())
     }
 

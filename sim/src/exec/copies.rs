@@ -102,7 +102,9 @@ impl Grid<'_> {
         let reading = (0..32).filter(|&i| mask >> i & 1 == 1 && sizes[i] > 0).fold(0, |m, i| m | 1 << i);
         if reading != 0 {
             self.count_access(Space::Global, &sources, reading, *bytes, false);
-            self.touch(w, Space::Global, &sources, reading, false);
+            for lane in (0..32).filter(|&i| reading >> i & 1 == 1) {
+                self.touch(w, Space::Global, &sources, 1 << lane, sizes[lane], false);
+            }
         }
         self.count_access(Space::Shared, &targets, mask, *bytes, true);
         let groups = Box::new(self.warps[w].copy_groups);

@@ -4,10 +4,11 @@
 //! predecessor does anything, and runs until every block that the card holds stands at `griddepcontrol.wait`. Only then
 //! the predecessor runs, to its end. A launch further down starts early too if every block of the one before it has
 //! executed `griddepcontrol.launch_dependents` or ended by then. What a kernel touches of global memory before its wait
-//! is held against what the unfinished ones before it touch, allocation by allocation. Where the chain itself begins
+//! is held against what the unfinished ones before it touch, byte by byte. Where the chain itself begins
 //! with a programmatic launch, nobody knows what that one follows: it may touch nothing before its wait.
 
 use super::Grid;
+use super::footprint::Footprint;
 use super::warp::Wait;
 use crate::fault::{Fault, FaultKind};
 use crate::lower::program::{Program, Space};
@@ -17,7 +18,6 @@ use crate::memory::global::Global;
 use crate::profile::CardProfile;
 use crate::row::Row64;
 use crate::tma::Segment;
-use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 
 /// One launch of a chain.
@@ -50,26 +50,55 @@ pub(super) struct Dependence {
     pub(super) unknown: bool,
     /// A launch after this one may start before it has ended.
     watched: bool,
-    /// Allocations, by their first address, that it reads and writes.
-    reads: BTreeSet<u64>,
-    writes: BTreeSet<u64>,
-    /// The first access of each that no wait has ordered: before the block's wait, and after it where an older launch
-    /// than the one waited for still runs.
+    /// What it reads and writes.
+    reads: Footprint,
+    writes: Footprint,
+    /// Accesses that no wait has ordered: before the block's wait, and after it where an older launch than the one
+    /// waited for still runs.
     early: [Early; 2],
 }
 
-/// By allocation: the first read and the first write.
 #[derive(Debug, Default)]
 struct Early {
-    reads: BTreeMap<u64, Culprit>,
-    writes: BTreeMap<u64, Culprit>,
+    reads: Firsts,
+    writes: Firsts,
+}
+
+/// Who touched bytes first.
+#[derive(Debug, Default)]
+struct Firsts {
+    seen: Footprint,
+    list: Vec<Culprit>,
 }
 
 #[derive(Debug)]
 struct Culprit {
+    bytes: Range<u64>,
     pc: u32,
     block: [u32; 3],
     warp: u32,
+}
+
+impl Firsts {
+    fn add(&mut self, new: Culprit) {
+        if !self.seen.add(&new.bytes) {
+            return;
+        }
+        match self.list.last_mut() {
+            Some(last)
+                if (last.pc, last.block, last.warp) == (new.pc, new.block, new.warp)
+                    && last.bytes.end == new.bytes.start =>
+            {
+                last.bytes.end = new.bytes.end;
+            }
+            _ => self.list.push(new),
+        }
+    }
+
+    /// The first of them that touched what is in `others`, and where.
+    fn meets(&self, others: &Footprint) -> Option<(&Culprit, u64)> {
+        self.list.iter().find_map(|culprit| Some((culprit, others.first(&culprit.bytes)?)))
+    }
 }
 
 /// Runs launches in the order of their stream.
@@ -151,17 +180,16 @@ fn conflict(later: &Grid<'_>, before: &Grid<'_>, direct: bool) -> Result<(), Box
         ]
         .into_iter()
         .find_map(|(verb, other, early, touched)| {
-            let (base, culprit) = early.iter().find(|(base, _)| touched.contains(base))?;
-            Some((verb, other, *base, culprit))
+            let (culprit, at) = early.meets(touched)?;
+            Some((verb, other, at, culprit))
         });
-        let Some((verb, other, base, culprit)) = found else { continue };
+        let Some((verb, other, at, culprit)) = found else { continue };
         let when = if waited == 0 {
             "before griddepcontrol.wait"
         } else {
             "after a griddepcontrol.wait for a launch that did not wait itself"
         };
-        let what =
-            format!("{verb} the allocation at {base:#x} {when}, and {} {other} it", before.program.name);
+        let what = format!("{verb} global memory at {at:#x} {when}, and {} {other} it", before.program.name);
         return Err(later.guilty(culprit, what));
     }
     Ok(())
@@ -186,12 +214,15 @@ impl Grid<'_> {
         let Some(Dependence { unknown: true, early: [early, _], .. }) = &self.dependence else {
             return Ok(());
         };
-        let reads = early.reads.iter().map(|(base, culprit)| (culprit, "reads", base));
-        let writes = early.writes.iter().map(|(base, culprit)| (culprit, "writes", base));
-        match reads.chain(writes).min_by_key(|(culprit, ..)| culprit.pc) {
+        let reads = early.reads.list.iter().map(|culprit| (culprit, "reads"));
+        let writes = early.writes.list.iter().map(|culprit| (culprit, "writes"));
+        match reads.chain(writes).min_by_key(|(culprit, _)| culprit.pc) {
             None => Ok(()),
-            Some((culprit, verb, base)) => Err(self
-                .guilty(culprit, format!("{verb} the allocation at {base:#x} before griddepcontrol.wait"))),
+            Some((culprit, verb)) => {
+                let at = culprit.bytes.start;
+                Err(self
+                    .guilty(culprit, format!("{verb} global memory at {at:#x} before griddepcontrol.wait")))
+            }
         }
     }
 
@@ -234,15 +265,21 @@ impl Grid<'_> {
 
     /// Lanes read or write global memory.
     #[inline]
-    pub(super) fn touch(&mut self, w: usize, space: Space, addresses: &Row64, mask: u32, write: bool) {
+    pub(super) fn touch(
+        &mut self,
+        w: usize,
+        space: Space,
+        addresses: &Row64,
+        mask: u32,
+        bytes: u32,
+        write: bool,
+    ) {
         if !self.watches(w) || !matches!(space, Space::Global | Space::Generic) {
             return;
         }
         for lane in (0..32).filter(|&i| mask >> i & 1 == 1) {
-            if addresses[lane] < SHARED_WINDOW
-                && let Some((slot, _)) = self.global.locate(addresses[lane], 1)
-            {
-                self.touch_allocation(w, slot, write);
+            if addresses[lane] < SHARED_WINDOW {
+                self.touch_bytes(w, addresses[lane], bytes, write);
             }
         }
     }
@@ -252,26 +289,26 @@ impl Grid<'_> {
         if !self.watches(w) {
             return;
         }
-        for address in segments.iter().filter_map(|s| s.global) {
-            if let Some((slot, _)) = self.global.locate(address, 1) {
-                self.touch_allocation(w, slot, write);
+        for segment in segments {
+            if let Some(address) = segment.global {
+                self.touch_bytes(w, address, segment.bytes, write);
             }
         }
     }
 
-    fn touch_allocation(&mut self, w: usize, slot: usize, write: bool) {
+    fn touch_bytes(&mut self, w: usize, address: u64, bytes: u32, write: bool) {
         let block = &self.blocks[self.slot(w)];
-        let culprit = || Culprit { pc: self.current_pc, block: block.index, warp: self.warps[w].index };
+        let (pc, warp) = (self.current_pc, self.warps[w].index);
         let Some(dependence) = &mut self.dependence else { return };
         let touched = if write { &mut dependence.writes } else { &mut dependence.reads };
-        let base = self.global.slot(slot).base;
-        touched.insert(base);
+        let range = address..address + u64::from(bytes);
+        touched.add(&range);
         let early = match block.waited {
             false => &mut dependence.early[0],
             true if dependence.older => &mut dependence.early[1],
             true => return,
         };
         let early = if write { &mut early.writes } else { &mut early.reads };
-        early.entry(base).or_insert_with(culprit);
+        early.add(Culprit { bytes: range, pc, block: block.index, warp });
     }
 }

@@ -13,6 +13,7 @@ mod cluster;
 mod convert;
 mod copies;
 mod dependent;
+mod footprint;
 mod hotspots;
 mod maps;
 mod mma;
@@ -109,6 +110,8 @@ pub(crate) struct Grid<'a> {
     races: Option<Box<races::Sanitizer>>,
     /// Warp and operation to blame for the next fault, if not those that run.
     blame: Option<(usize, u32)>,
+    /// A register that two wgmma share so that a fence must come between them, for pairs of operations.
+    wgmma_shared: HashMap<(u32, u32), Option<u32>>,
     /// The operation that runs.
     current_pc: u32,
     clock: u64,
@@ -202,6 +205,7 @@ impl<'a> Grid<'a> {
             hotspots: hotspots::Hotspots::new(program.ops.len()),
             races: None,
             blame: None,
+            wgmma_shared: HashMap::new(),
             current_pc: 0,
             clock: 0,
         };

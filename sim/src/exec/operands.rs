@@ -1,7 +1,7 @@
 //! Operands of an operation: values with their definedness.
 
 use super::cluster::RANK_SHIFT;
-use super::registers::{DEFINED, FULL, Held, IN_FLIGHT};
+use super::registers::{DEFINED, FULL, Held, IN_FLIGHT, RESULT};
 use super::{Grid, Step, Trouble};
 use crate::fault::FaultKind;
 use crate::lower::program::{Address, Base, Dst, S32, S64, SP, Src};
@@ -38,6 +38,9 @@ impl Grid<'_> {
                 }
                 if state & IN_FLIGHT != 0 {
                     return Err(self.held32(register));
+                }
+                if state & RESULT != 0 {
+                    file.result_read(register);
                 }
                 let shadow = if state & 3 == DEFINED { None } else { Some(Box::new(file.shadow(register))) };
                 Ok((file.values[register as usize], shadow))

@@ -3,6 +3,7 @@
 //! Most registers are wholly defined, so a state byte per register says whether the shadow bits need a look.
 
 use crate::row::{Row, Row64};
+use std::cell::Cell;
 
 /// Every bit is defined.
 pub(crate) const DEFINED: u8 = 0;
@@ -10,6 +11,8 @@ pub(crate) const DEFINED: u8 = 0;
 pub(crate) const PARTIAL: u8 = 1;
 /// Nothing was ever written.
 pub(crate) const UNDEFINED: u8 = 2;
+/// The accumulator of a completed wgmma: reading it is noted for the next `wgmma.fence`.
+pub(crate) const RESULT: u8 = 4;
 /// Owned by a wgmma in flight (accumulator): neither read nor written.
 pub(crate) const IN_FLIGHT: u8 = 0x10;
 /// Read by a wgmma in flight (A operand): not written.
@@ -23,9 +26,9 @@ pub(crate) struct File<T> {
     pub(crate) values: Vec<[T; 32]>,
     pub(crate) states: Vec<u8>,
     shadows: Vec<[T; 32]>,
-    /// `wgmma.fence` so far, and how many there had been when each register was last written.
+    /// `wgmma.fence` so far, and how many there had been when each register was last written or, of a [`RESULT`], read.
     fences: u32,
-    stamps: Vec<u32>,
+    stamps: Vec<Cell<u32>>,
 }
 
 /// A register number that a wgmma in flight holds.
@@ -41,14 +44,14 @@ macro_rules! file {
                     states: vec![UNDEFINED; count],
                     shadows: vec![[0; 32]; count],
                     fences: 0,
-                    stamps: vec![0; count],
+                    stamps: vec![Cell::new(0); count],
                 }
             }
 
             pub(crate) fn reset(&mut self) {
                 self.states.fill(UNDEFINED);
                 self.fences = 0;
-                self.stamps.fill(0);
+                self.stamps.fill(Cell::new(0));
             }
 
             /// Undefined bits of a register.
@@ -86,7 +89,7 @@ macro_rules! file {
                 if state >= IN_FLIGHT {
                     return Err(Held(register));
                 }
-                self.stamps[at] = self.fences;
+                self.stamps[at].set(self.fences);
                 if mask == FULL && undefined.is_none() {
                     self.values[at] = *row;
                     self.states[at] = DEFINED;
@@ -123,9 +126,14 @@ impl File<u32> {
         self.fences += 1;
     }
 
-    /// Whether a register was written since the last fence, or there was none.
+    /// Somebody reads the result of a wgmma.
+    pub(crate) fn result_read(&self, register: u32) {
+        self.stamps[register as usize].set(self.fences);
+    }
+
+    /// Whether a register was touched since the last fence, or there was none.
     pub(crate) fn unfenced(&self, register: u32) -> bool {
-        self.stamps[register as usize] == self.fences
+        self.stamps[register as usize].get() == self.fences
     }
 }
 

@@ -86,6 +86,8 @@ pub(crate) struct Warp {
     pub(crate) wgmma_committed: u64,
     /// (group, operation) of every wgmma whose registers are still held.
     pub(crate) wgmma_held: Vec<(u64, u32)>,
+    /// wgmma since the last fence, each operation once.
+    pub(crate) wgmma_unfenced: Vec<u32>,
     /// Lanes that arrived at the cluster barrier and have not waited, by the phase's parity.
     pub(crate) cluster_arrived: [u32; 2],
     /// What polls of memory saw, by operation.
@@ -119,6 +121,7 @@ impl Warp {
             registers_set: Vec::new(),
             wgmma_committed: 0,
             wgmma_held: Vec::new(),
+            wgmma_unfenced: Vec::new(),
             cluster_arrived: [0; 2],
             polls: HashMap::new(),
             vain: false,
@@ -144,6 +147,7 @@ impl Warp {
         self.registers_set.clear();
         self.wgmma_committed = 0;
         self.wgmma_held.clear();
+        self.wgmma_unfenced.clear();
         self.cluster_arrived = [0; 2];
         self.polls.clear();
         self.vain = false;

@@ -1,6 +1,6 @@
 //! wgmma: four warps issue one operation; its registers stay theirs until the covering wait.
 
-use super::registers::{BEING_READ, IN_FLIGHT};
+use super::registers::{BEING_READ, IN_FLIGHT, RESULT};
 use super::step::Flow;
 use super::warp::{Split, Wait};
 use super::{Grid, Step};
@@ -49,6 +49,7 @@ impl Grid<'_> {
         match &op.kind {
             Kind::WgmmaFence => {
                 self.warps[w].r32.fence();
+                self.warps[w].wgmma_unfenced.clear();
                 Ok(Flow::Next)
             }
             Kind::WgmmaCommit => {
@@ -94,7 +95,7 @@ impl Grid<'_> {
                 value != 0
             }
         };
-        self.fenced(w, op)?;
+        self.fenced(w, pc, op)?;
         let arrival = Arrival { pc, a, b, scale_d, group: self.warps[w].wgmma_committed };
         let arrivals = &mut self.blocks[slot].warpgroups[group].arrivals;
         arrivals[member] = Some(arrival);
@@ -114,12 +115,13 @@ impl Grid<'_> {
             for &d in &op.d {
                 warp.r32.states[d as usize] |= IN_FLIGHT;
             }
-            if let WgmmaA::Registers(list) = &op.a {
-                for &a in list {
-                    warp.r32.states[a as usize] |= BEING_READ;
-                }
+            for &a in op.a_registers() {
+                warp.r32.states[a as usize] |= BEING_READ;
             }
             warp.wgmma_held.push((arrival.group, pc));
+            if !warp.wgmma_unfenced.contains(&pc) {
+                warp.wgmma_unfenced.push(pc);
+            }
             for split in &mut warp.splits {
                 if split.wait == Wait::Warpgroup {
                     split.wait = Wait::Nothing;
@@ -136,11 +138,19 @@ impl Grid<'_> {
         Ok(Flow::Next)
     }
 
-    /// Whether a fence came between the last writes of a wgmma's registers and the wgmma.
-    fn fenced(&mut self, w: usize, op: &Wgmma) -> Step<()> {
-        let a: &[u32] = if let WgmmaA::Registers(list) = &op.a { list } else { &[] };
+    /// Whether a fence came between the last use of a wgmma's registers and the wgmma.
+    fn fenced(&mut self, w: usize, pc: u32, op: &Wgmma) -> Step<()> {
         let file = &self.warps[w].r32;
-        let Some(&register) = op.d.iter().chain(a).find(|&&r| file.unfenced(r)) else { return Ok(()) };
+        let touched = op.d.iter().chain(op.a_registers()).copied().find(|&r| file.unfenced(r));
+        let program: &Program = self.program;
+        let (earlier, shared) = (&self.warps[w].wgmma_unfenced, &mut self.wgmma_shared);
+        let used = || {
+            earlier.iter().find_map(|&other| {
+                let Kind::Wgmma(before) = &program.ops[other as usize].kind else { return None };
+                *shared.entry((other, pc)).or_insert_with(|| shared_register(before, op))
+            })
+        };
+        let Some(register) = touched.or_else(used) else { return Ok(()) };
         let register = self.program.names32[register as usize].clone();
         if self.schedule.in_flight == InFlight::Compatible {
             self.warnings.insert(format!("wgmma.fence is missing: {register} was touched before a wgmma"));
@@ -238,14 +248,12 @@ impl Grid<'_> {
         for (list, hold) in [(&done, false), (&kept, true)] {
             for &(_, pc) in list {
                 let Kind::Wgmma(op) = &program.ops[pc as usize].kind else { continue };
-                let mut mark = |register: u32, bit: u8| {
+                let mut mark = |register: u32, bit: u8, result: u8| {
                     let state = &mut warp.r32.states[register as usize];
-                    *state = if hold { *state | bit } else { *state & !bit };
+                    *state = if hold { *state | bit } else { *state & !bit | result };
                 };
-                op.d.iter().for_each(|&d| mark(d, IN_FLIGHT));
-                if let WgmmaA::Registers(a) = &op.a {
-                    a.iter().for_each(|&a| mark(a, BEING_READ));
-                }
+                op.d.iter().for_each(|&d| mark(d, IN_FLIGHT, RESULT));
+                op.a_registers().iter().for_each(|&a| mark(a, BEING_READ, 0));
             }
         }
         warp.wgmma_held = kept;
@@ -259,6 +267,15 @@ impl Grid<'_> {
         self.race_wait_wgmma(w, self.warps[w].wgmma_committed + 1);
         Ok(())
     }
+}
+
+/// A register of two wgmma that only a fence between them keeps apart: accumulators of one shape need none.
+fn shared_register(before: &Wgmma, after: &Wgmma) -> Option<u32> {
+    let chained = (before.shape.n, before.k) == (after.shape.n, after.k);
+    let accumulators: &[u32] = if chained { &[] } else { &before.d };
+    let (a, d) = (before.a_registers(), &before.d);
+    let mine = after.d.iter().find(|r| accumulators.contains(r) || a.contains(r));
+    mine.or_else(|| after.a_registers().iter().find(|r| d.contains(r))).copied()
 }
 
 fn multiply(

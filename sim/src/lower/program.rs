@@ -727,6 +727,12 @@ pub(crate) struct Wgmma {
     pub(crate) scale_d: ScaleD,
 }
 
+impl Wgmma {
+    pub(crate) fn a_registers(&self) -> &[u32] {
+        if let WgmmaA::Registers(list) = &self.a { list } else { &[] }
+    }
+}
+
 #[derive(Debug, Clone)]
 pub(crate) enum WgmmaA {
     Descriptor(S64),

@@ -9,6 +9,8 @@ pub(crate) enum Order {
     Plain,
     /// Atomic, volatile, relaxed or stronger.
     Strong { scope: Scope, acquire: bool, release: bool },
+    /// A load of what nothing writes in the same launch.
+    Constant,
     /// Synchronises without a scope of its own to look at; only `.relaxed` takes that away.
     Relaxed,
     /// `fence`, `membar`.
@@ -67,6 +69,8 @@ impl Order {
                 acquire: has("acquire"),
                 release: has("release"),
             },
+            "ld" if has("nc") => Self::Constant,
+            "ldu" => Self::Constant,
             "mbarrier" | "barrier" if has("relaxed") => Self::Relaxed,
             _ => Self::Plain,
         }
@@ -81,7 +85,8 @@ mod tests {
     fn spellings() {
         let strong = |scope, acquire, release| Order::Strong { scope, acquire, release };
         for (opcode, want) in [
-            ("ld.global.nc.f32", Order::Plain),
+            ("ld.global.nc.f32", Order::Constant),
+            ("ld.global.f32", Order::Plain),
             ("ld.weak.shared.u32", Order::Plain),
             ("ld.volatile.global.u32", strong(Scope::Card, false, false)),
             ("ld.acquire.gpu.global.u32", strong(Scope::Card, true, false)),

@@ -46,10 +46,12 @@ pub(crate) struct Manner {
     pub(crate) asynchronous: bool,
     /// Atomic, volatile or relaxed and stronger: it does not race with its like within this reach.
     pub(crate) strong: Option<Scope>,
+    /// A read that holds only of memory that nothing writes in the same launch.
+    pub(crate) constant: bool,
 }
 
 impl Manner {
-    pub(crate) const READ: Self = Self { write: false, asynchronous: false, strong: None };
+    pub(crate) const READ: Self = Self { write: false, asynchronous: false, strong: None, constant: false };
     pub(crate) const WRITE: Self = Self { write: true, ..Self::READ };
     pub(crate) const ASYNC_READ: Self = Self { asynchronous: true, ..Self::READ };
     pub(crate) const ASYNC_WRITE: Self = Self { asynchronous: true, ..Self::WRITE };
@@ -130,6 +132,8 @@ pub(crate) enum Why {
     Race,
     /// They are ordered, but no fence made the earlier write visible to the async proxy.
     Proxy,
+    /// One writes what the other takes for constant, in whatever order.
+    Constant,
 }
 
 /// Two accesses that exclude each other; `other` came first.
@@ -222,6 +226,10 @@ impl Records {
         self.reaches(one.min(two), a, b)
     }
 
+    fn excludes_writes(a: &Record, b: &Record) -> bool {
+        a.manner.constant && b.manner.write || a.manner.write && b.manner.constant
+    }
+
     /// Whether `earlier` happened before the probe.
     fn before(&self, probe: &Probe<'_>, earlier: Entry) -> bool {
         let record = self.get(earlier.record);
@@ -237,6 +245,9 @@ impl Records {
     /// Whether the probe may follow `earlier`.
     pub(crate) fn follows(&self, probe: &Probe<'_>, earlier: Entry) -> Result<(), Conflict> {
         let record = self.get(earlier.record);
+        if Self::excludes_writes(record, &probe.it) {
+            return Err(Conflict { why: Why::Constant, other: earlier });
+        }
         if !self.before(probe, earlier) {
             if self.compatible(record, &probe.it) {
                 return Ok(());
@@ -264,7 +275,7 @@ impl Records {
             if !probe.it.manner.write && !record.manner.write {
                 continue;
             }
-            if set.crowded {
+            if set.crowded && !Self::excludes_writes(record, &probe.it) {
                 // Most of the crowd is forgotten: only a block that never heard of others certainly races with it.
                 if alone && self.block(record) != self.block(&probe.it) && !self.compatible(record, &probe.it)
                 {
@@ -309,6 +320,7 @@ impl Records {
                 let record = self.get(entry.record);
                 let covered = (write || !record.manner.write)
                     && (record.manner.strong.is_some() || !strong)
+                    && (probe.it.manner.constant || !record.manner.constant)
                     && record.manner.asynchronous == probe.it.manner.asynchronous
                     && self.before(probe, entry);
                 if !covered {

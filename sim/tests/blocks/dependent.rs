@@ -144,9 +144,9 @@ fn a_launch_after_nobody_knows_what_touches_nothing_early() {
         fault
     };
     run(PRODUCER, true).unwrap_or_else(|fault| panic!("{fault}"));
-    let fault = dependency("ld.global.u32 %r4, [%x]; griddepcontrol.wait;", "reads the allocation");
+    let fault = dependency("ld.global.u32 %r4, [%x]; griddepcontrol.wait;", "reads global memory");
     assert_eq!(fault.instruction, "ld.global.u32");
-    dependency("st.global.u32 [%x], 1; griddepcontrol.wait;", "writes the allocation");
+    dependency("st.global.u32 [%x], 1; griddepcontrol.wait;", "writes global memory");
     dependency("mov.u32 %r4, 1;", "ends without griddepcontrol.wait");
 }
 
@@ -155,7 +155,7 @@ fn what_the_producer_writes_is_not_there_before_the_wait() {
     let hasty = CONSUMER
         .replace("griddepcontrol.wait;", "")
         .replace("st.global.u32", "griddepcontrol.wait; st.global.u32");
-    let fault = early(&[PRODUCER, &hasty], "reads the allocation");
+    let fault = early(&[PRODUCER, &hasty], "reads global memory");
     assert_eq!((fault.kernel.as_str(), fault.instruction.as_str()), ("second", "ld.global.u32"));
     assert!(
         matches!(&fault.kind, FaultKind::Dependency(what) if what.contains("and first writes it")),
@@ -168,7 +168,7 @@ fn what_the_producer_writes_is_not_there_before_the_wait() {
 
     early(
         &[PRODUCER, "ld.global.u32 %r4, [%w]; st.global.u32 [%y], %r4; griddepcontrol.wait;"],
-        "writes the allocation",
+        "writes global memory",
     );
     early(&[PRODUCER, "atom.global.add.u32 %r4, [%x], 0; griddepcontrol.wait;"], "and first reads it");
     early(&[PRODUCER, "st.global.u32 [%x], 7; griddepcontrol.wait;"], "and first reads it");
@@ -211,7 +211,7 @@ fn one_thread_may_wait_for_all() {
 fn a_flag_of_the_producer_is_no_wait() {
     let flag = "setp.ne.u32 %p0, %r0, 0; @%p0 bra END; SPIN: ld.acquire.gpu.global.u32 %r4, [%y+4];
         setp.ne.u32 %p1, %r4, 2; @%p1 bra SPIN; END: griddepcontrol.wait;";
-    early(&[PRODUCER, flag], "reads the allocation");
+    early(&[PRODUCER, flag], "reads global memory");
 }
 
 /// x = z: reads what the second wrote.

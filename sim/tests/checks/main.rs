@@ -1,14 +1,19 @@
 //! Every check has a tiny kernel that violates it, which is flagged at the right line under every completion policy, and
 //! a correct twin that is not.
 
+mod accumulators;
 mod asynchronous;
 mod barriers;
+mod launches;
 mod matrices;
+mod operands;
 mod ordinary;
 mod rest;
 
 use narrowgauge_sim::tensor_map::{Element, Swizzle, TensorMap};
-use narrowgauge_sim::{CardProfile, Fault, FaultKind, Launch, Machine, Module, Policy, Report, Schedule};
+use narrowgauge_sim::{
+    CardProfile, Chained, Fault, FaultKind, Launch, Machine, Module, Policy, Report, Schedule,
+};
 
 /// One check. In the body, `{- … -}` is in the wrong kernel only and `{+ … +}` in the right one only; the lines that may
 /// be blamed end in `//!`.
@@ -20,6 +25,10 @@ struct Case {
     threads: u32,
     cluster: u32,
     directives: &'static str,
+    /// Body of a kernel before, which this one may overlap.
+    before: Option<&'static str>,
+    /// Multiprocessors of the card.
+    sms: u32,
 }
 
 /// What the wrong kernel must be told.
@@ -30,7 +39,17 @@ enum Want {
 }
 
 fn case(name: &'static str, want: fn(&FaultKind) -> bool, threads: u32, body: &'static str) -> Case {
-    Case { name, want: Want::Fault(want), body, blocks: 1, threads, cluster: 1, directives: "" }
+    Case {
+        name,
+        want: Want::Fault(want),
+        body,
+        blocks: 1,
+        threads,
+        cluster: 1,
+        directives: "",
+        before: None,
+        sms: CardProfile::H20.sms,
+    }
 }
 
 fn race(kind: &FaultKind) -> bool {
@@ -50,20 +69,31 @@ impl Case {
         Self { blocks: cluster, cluster, ..self }
     }
 
-    /// The text of one of the two kernels, and the lines that may be blamed.
+    /// After a launch of another kernel, before that has ended.
+    fn after(self, before: &'static str) -> Self {
+        Self { before: Some(before), ..self }
+    }
+
+    /// The text of one of the two modules, and the lines that may be blamed.
     fn text(&self, wrong: bool) -> (String, Vec<u32>) {
         let (drop, keep) = if wrong { (["{+", "+}"], ["{-", "-}"]) } else { (["{-", "-}"], ["{+", "+}"]) };
-        let mut body = self.body.to_owned();
-        while let Some(start) = body.find(drop[0]) {
-            let end = start + body[start..].find(drop[1]).expect("marks come in pairs") + 2;
-            body.replace_range(start..end, "");
+        let mut text = ".version 8.6\n.target sm_90a\n.address_size 64\n".to_owned();
+        text += &self.kernel("k", self.body);
+        if let Some(before) = self.before {
+            text += &self.kernel("before", before);
         }
-        keep.iter().for_each(|mark| body = body.replace(mark, ""));
-        let text = format!(
-            r#".version 8.6
-.target sm_90a
-.address_size 64
-.visible .entry k(.param .u64 in_ptr, .param .u64 out_ptr, .param .align 64 .b8 map[128]) {directives}
+        while let Some(start) = text.find(drop[0]) {
+            let end = start + text[start..].find(drop[1]).expect("marks come in pairs") + 2;
+            text.replace_range(start..end, "");
+        }
+        keep.iter().for_each(|mark| text = text.replace(mark, ""));
+        let marked = text.lines().zip(1..).filter(|(line, _)| line.contains("//!")).map(|(_, n)| n).collect();
+        (text, marked)
+    }
+
+    fn kernel(&self, name: &str, body: &str) -> String {
+        format!(
+            r#".visible .entry {name}(.param .u64 in_ptr, .param .u64 out_ptr, .param .align 64 .b8 map[128]) {directives}
 {{
     .reg .pred %p<8>;
     .reg .pred %one, %no;
@@ -91,16 +121,15 @@ impl Case {
     setp.ne.u32 %no, %t, %t;
 {body}
     ret;
-}}"#,
+}}
+"#,
             directives = self.directives
-        );
-        let marked = text.lines().zip(1..).filter(|(line, _)| line.contains("//!")).map(|(_, n)| n).collect();
-        (text, marked)
+        )
     }
 
     fn run(&self, text: &str, schedule: Schedule) -> Result<Report, Box<Fault>> {
         let module = Module::parse(text).unwrap_or_else(|error| panic!("{}: {error}\n{text}", self.name));
-        let mut machine = Machine::new(CardProfile::H20);
+        let mut machine = Machine::new(CardProfile { sms: self.sms, ..CardProfile::H20 });
         let bytes: Vec<u8> = (0..16384u32).flat_map(u32::to_le_bytes).collect();
         let from = machine.alloc(bytes.len() as u64).unwrap();
         machine.write(from, &bytes).unwrap();
@@ -117,16 +146,22 @@ impl Case {
             nan_fill: false,
         };
         let params: [&[u8]; 3] = [&from.to_le_bytes(), &to.to_le_bytes(), &map.encode().unwrap()];
-        let launch = Launch {
-            entry: "k",
+        let launch = |entry| Launch {
+            entry,
             grid: [self.blocks, 1, 1],
             block: [self.threads, 1, 1],
             cluster: [self.cluster, 1, 1],
             shared_bytes: 0,
             params: &params,
-            schedule: Schedule { step_limit: 1_000_000, ..schedule },
+            schedule: Schedule { step_limit: 100_000, ..schedule },
         };
-        machine.launch(&module, &launch)
+        let link = |entry, programmatic| Chained { module: &module, launch: launch(entry), programmatic };
+        match self.before {
+            None => machine.launch(&module, &launch("k")),
+            Some(_) => machine
+                .launch_chain(&[link("before", false), link("k", true)])
+                .map(|mut reports| reports.pop().expect("one report a launch")),
+        }
     }
 
     /// What is amiss about the wrong kernel's fate under a schedule.
@@ -141,7 +176,9 @@ impl Case {
             }
             (Want::Fault(want), Err(fault)) => {
                 let lines = match &fault.kind {
-                    FaultKind::Race { access, earlier, .. } | FaultKind::Proxy { access, earlier, .. } => {
+                    FaultKind::Race { access, earlier, .. }
+                    | FaultKind::Proxy { access, earlier, .. }
+                    | FaultKind::Constant { access, earlier, .. } => {
                         fault.line == access.line
                             && [access.line, earlier.line].iter().all(|l| marked.contains(l))
                     }
@@ -173,8 +210,16 @@ fn seeds(policy: Policy) -> std::ops::Range<u64> {
 #[test]
 fn every_check_flags_its_kernel_and_leaves_the_twin_alone() {
     let policies = [("eager", Policy::Eager), ("random", Policy::Random), ("late", Policy::Late)];
-    let groups =
-        [ordinary::cases(), asynchronous::cases(), matrices::cases(), barriers::cases(), rest::cases()];
+    let groups = [
+        ordinary::cases(),
+        asynchronous::cases(),
+        matrices::cases(),
+        accumulators::cases(),
+        barriers::cases(),
+        operands::cases(),
+        launches::cases(),
+        rest::cases(),
+    ];
     let mut wrongs = Vec::new();
     println!("{:<70} {:^22} {:^22}", "", "flagged", "twin clean");
     println!(

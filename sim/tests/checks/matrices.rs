@@ -5,7 +5,7 @@ use narrowgauge_sim::FaultKind;
 
 /// A is 64 × 32 bytes at %s, B 8 × 32 bytes behind it, both K-major without a swizzle; %r20 is this thread's 16 bytes.
 macro_rules! operands {
-    ($rest:literal) => {
+    ($($rest:literal),+) => {
         concat!(
             "
     mad.lo.u32 %r20, %t, 16, %s;
@@ -17,10 +17,11 @@ macro_rules! operands {
     mov.b32 %r10, 0; mov.b32 %r11, 0; mov.b32 %r12, 0; mov.b32 %r13, 0;
     mov.f32 %f0, 0f00000000; mov.f32 %f1, %f0; mov.f32 %f2, %f0; mov.f32 %f3, %f0;
 ",
-            $rest
+            $($rest),+
         )
     };
 }
+pub(super) use operands;
 
 pub fn cases() -> Vec<Case> {
     let in_flight = |kind: &FaultKind| matches!(kind, FaultKind::InFlight { .. });

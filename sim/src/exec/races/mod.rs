@@ -107,7 +107,7 @@ impl Grid<'_> {
             Order::Strong { scope, .. } => Some(scope),
             _ => None,
         };
-        let manner = Manner { write, asynchronous: false, strong };
+        let manner = Manner { write, strong, constant: order == Order::Constant, ..Manner::READ };
         let access = sanitizer.races.begin(id(&self.warps[w]), pc, manner);
         Some(Touch { access, order })
     }
@@ -219,6 +219,7 @@ impl Grid<'_> {
             (_, true, true) => "atomic or strong write",
             (_, true, false) => "strong read",
             (_, _, true) => "write",
+            _ if party.manner.constant => "read through the read-only cache",
             (_, _, false) => "read",
         };
         Side {
@@ -241,6 +242,7 @@ impl Grid<'_> {
         let kind = match clash.why {
             Why::Race => FaultKind::Race { space, address, access, earlier },
             Why::Proxy => FaultKind::Proxy { space, address, access, earlier },
+            Why::Constant => FaultKind::Constant { address, access, earlier },
         };
         Trouble { kind, lane }
     }
