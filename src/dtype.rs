@@ -1,8 +1,13 @@
 //! Element types of tensors.
 
+mod e5m2;
+mod ue8m0;
+
 use std::fmt;
 
+pub use e5m2::E5m2;
 pub use half::{bf16, f16};
+pub use ue8m0::Ue8m0;
 
 /// The type of a tensor's elements, as a value.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -12,8 +17,14 @@ pub enum DType {
     F32,
     /// bfloat16.
     Bf16,
+    /// 16-bit IEEE float.
+    F16,
     /// 8-bit float: 4 exponent bits, 3 fraction bits, no infinities ([`E4m3`]).
     E4m3,
+    /// 8-bit float: 5 exponent bits, 2 fraction bits ([`E5m2`]).
+    E5m2,
+    /// A power of two in a byte ([`Ue8m0`]).
+    Ue8m0,
     /// Signed 32-bit integer.
     I32,
     /// Unsigned 32-bit integer.
@@ -30,8 +41,8 @@ impl DType {
     /// Bytes per element.
     pub const fn size(self) -> usize {
         match self {
-            DType::E4m3 | DType::U8 => 1,
-            DType::Bf16 => 2,
+            DType::E4m3 | DType::E5m2 | DType::Ue8m0 | DType::U8 => 1,
+            DType::Bf16 | DType::F16 => 2,
             DType::F32 | DType::I32 | DType::U32 => 4,
             DType::I64 | DType::U64 => 8,
         }
@@ -43,7 +54,10 @@ impl fmt::Display for DType {
         f.write_str(match self {
             DType::F32 => "f32",
             DType::Bf16 => "bf16",
+            DType::F16 => "f16",
             DType::E4m3 => "e4m3",
+            DType::E5m2 => "e5m2",
+            DType::Ue8m0 => "ue8m0",
             DType::I32 => "i32",
             DType::U32 => "u32",
             DType::I64 => "i64",
@@ -74,7 +88,10 @@ macro_rules! elements {
     )+};
 }
 
-elements!(f32 => F32, bf16 => Bf16, E4m3 => E4m3, i32 => I32, u32 => U32, i64 => I64, u64 => U64, u8 => U8);
+elements!(
+    f32 => F32, bf16 => Bf16, f16 => F16, E4m3 => E4m3, E5m2 => E5m2, Ue8m0 => Ue8m0,
+    i32 => I32, u32 => U32, i64 => I64, u64 => U64, u8 => U8,
+);
 
 /// An 8-bit float `S.EEEE.MMM`, exponent bias 7, no infinities, NaN at 0x7F and 0xFF (OCP "E4M3FN").
 ///

@@ -23,7 +23,7 @@ pub mod vocab;
 
 pub use card::Card;
 pub use device::{Device, Graph, LaunchRecord, Status, Stream};
-pub use dtype::{DType, E4m3, Element, bf16, f16};
+pub use dtype::{DType, E4m3, E5m2, Element, Ue8m0, bf16, f16};
 pub use error::{Error, Result};
 pub use fp8::{Fp8Blocks, Fp8Rows, ScaleLayout};
 pub use tensor::Tensor;

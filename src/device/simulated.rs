@@ -195,11 +195,12 @@ pub(super) fn tensor_map(spec: &TensorMapSpec<'_>) -> Result<abi::NgTensorMap> {
     use sim::tensor_map::{Element, Swizzle as Pattern, TensorMap};
     let map = TensorMap {
         element: match spec.dtype {
-            DType::E4m3 | DType::U8 => Element::U8,
+            DType::E4m3 | DType::E5m2 | DType::Ue8m0 | DType::U8 => Element::U8,
             DType::U32 => Element::U32,
             DType::I32 => Element::I32,
             DType::U64 => Element::U64,
             DType::I64 => Element::I64,
+            DType::F16 => Element::F16,
             DType::F32 => Element::F32,
             DType::Bf16 => Element::Bf16,
         },

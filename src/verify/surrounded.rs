@@ -2,7 +2,7 @@
 
 use super::{Evidence, Source, exact};
 use crate::device::Device;
-use crate::dtype::{E4m3, Element, bf16, nearest_bf16};
+use crate::dtype::{E4m3, E5m2, Element, Ue8m0, bf16, f16, nearest_bf16};
 use crate::error::{Error, Result};
 use crate::tensor::Tensor;
 
@@ -32,6 +32,9 @@ poison! {
     f32, f32::from_bits(0x7FC0_DEAD), |x| x.to_bits();
     bf16, bf16::from_bits(0x7FDE), |x| x.to_bits().into();
     E4m3, E4m3::from_bits(0xFF), |x| x.to_bits().into();
+    f16, f16::from_bits(0x7FDE), |x| x.to_bits().into();
+    E5m2, E5m2::from_bits(0xFF), |x| x.to_bits().into();
+    Ue8m0, Ue8m0::NAN, |x| x.to_bits().into();
     i32, 0x5EAD_BEEF, |x| x as u32;
 }
 

@@ -1,7 +1,7 @@
 //! Tensors: values, views, and what is refused.
 
 use narrowgauge::verify::{self, Source};
-use narrowgauge::{DType, Device, E4m3, Element, Error, Tensor, bf16};
+use narrowgauge::{DType, Device, E4m3, E5m2, Element, Error, Tensor, Ue8m0, bf16, f16};
 
 fn device() -> Device {
     verify::device().unwrap()
@@ -34,6 +34,9 @@ fn values_come_back_in_every_type() {
     check(&device, DType::F32, &[1.5f32, -0.0, f32::MAX]);
     check(&device, DType::Bf16, &[bf16::from_f32(1.5), bf16::MAX]);
     check(&device, DType::E4m3, &[E4m3::MAX, E4m3::NAN, E4m3::from_f32(-0.3)]);
+    check(&device, DType::F16, &[f16::from_f32(1.5), f16::MIN]);
+    check(&device, DType::E5m2, &[E5m2::MAX, E5m2::NAN, E5m2::INFINITY]);
+    check(&device, DType::Ue8m0, &[Ue8m0::MAX, Ue8m0::NAN, Ue8m0::MIN]);
     check(&device, DType::I32, &[i32::MIN, 7]);
     check(&device, DType::U32, &[u32::MAX, 7]);
     check(&device, DType::I64, &[i64::MIN, 7]);

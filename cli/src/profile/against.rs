@@ -5,7 +5,7 @@ use super::code;
 use super::report::{Kernel, Traffic, traffic};
 use crate::cases::{Operand, Prepared};
 use narrowgauge::sim::{CardProfile, InFlight, Launch, Machine, Module, Schedule};
-use narrowgauge::{DType, Device, E4m3, bf16};
+use narrowgauge::{DType, Device, E4m3, E5m2, Ue8m0, bf16, f16};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -211,7 +211,10 @@ fn number(dtype: DType, bytes: &[u8], at: usize) -> f64 {
     match dtype {
         DType::F32 => f64::from(f32::from_bits(word as u32)),
         DType::Bf16 => bf16::from_bits(word as u16).to_f64(),
+        DType::F16 => f16::from_bits(word as u16).to_f64(),
         DType::E4m3 => f64::from(E4m3::from_bits(word as u8).to_f32()),
+        DType::E5m2 => f64::from(E5m2::from_bits(word as u8).to_f32()),
+        DType::Ue8m0 => f64::from(Ue8m0::from_bits(word as u8).to_f32()),
         DType::I32 => f64::from(word as i32),
         DType::I64 => word as i64 as f64,
         _ => word as f64,

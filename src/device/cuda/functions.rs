@@ -101,11 +101,12 @@ impl Executor {
     pub(in crate::device) fn tensor_map(&self, spec: &TensorMapSpec<'_>) -> Result<abi::NgTensorMap> {
         // CUtensorMapDataType; FP8 travels as bytes.
         let dtype = match spec.dtype {
-            DType::E4m3 | DType::U8 => 0,
+            DType::E4m3 | DType::E5m2 | DType::Ue8m0 | DType::U8 => 0,
             DType::U32 => 2,
             DType::I32 => 3,
             DType::U64 => 4,
             DType::I64 => 5,
+            DType::F16 => 6,
             DType::F32 => 7,
             DType::Bf16 => 9,
         };
