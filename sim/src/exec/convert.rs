@@ -23,10 +23,8 @@ impl Grid<'_> {
         let shadow = shadow.map(|s| {
             let keep = mask_of(*from);
             s.map(|s| match (from, to) {
-                // Zero extension and truncation keep bits where they are.
-                (Type::U8 | Type::U16 | Type::U32 | Type::U64, _) if !sat && !to_float(*to) => {
-                    s & keep & mask_of(*to)
-                }
+                // Extension and truncation keep bits where they are.
+                _ if !sat && !to_float(*from) && !to_float(*to) => extended(s & keep, *from) & mask_of(*to),
                 _ => {
                     if s & keep == 0 {
                         0

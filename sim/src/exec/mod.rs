@@ -26,6 +26,7 @@ mod report;
 mod residents;
 mod select;
 mod sent;
+mod shadows;
 mod step;
 mod turns;
 mod warp;

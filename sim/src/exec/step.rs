@@ -1,9 +1,9 @@
 //! One operation after the other.
 
-use super::operands::{Value32, Value64, any, any64};
+use super::operands::{any, any64};
 use super::registers::FULL;
 use super::warp::{Split, Wait};
-use super::{Grid, Step, Trouble};
+use super::{Grid, Step, Trouble, shadows};
 use crate::fault::FaultKind;
 use crate::lower::program::{
     AT_RETURN, Dst, Kind, Logic, Op, Program, Rule, S32, Shuffle, Space, Special, Src, Vote,
@@ -213,38 +213,38 @@ impl Grid<'_> {
         match &op.kind {
             Kind::Un32 { f, rule, d, a } => {
                 let (a, sa) = self.get32(w, *a)?;
-                let shadow = sa.and_then(|s| spread1(*rule, &s, mask));
+                let shadow = sa.and_then(|s| shadows::one(*rule, *f, &s, mask));
                 self.put32(w, *d, &f(&a), mask, shadow.as_ref())?;
             }
             Kind::Bin32 { f, rule, d, a, b } => {
                 let (a, b) = (self.get32(w, *a)?, self.get32(w, *b)?);
-                let shadow = spread2(*rule, &a, &b, mask);
+                let shadow = shadows::two(*rule, *f, &a, &b, mask);
                 self.put32(w, *d, &f(&a.0, &b.0), mask, shadow.as_ref())?;
             }
             Kind::Tri32 { f, rule, d, a, b, c } => {
                 let (a, b, c) = (self.get32(w, *a)?, self.get32(w, *b)?, self.get32(w, *c)?);
-                let shadow = spread3(*rule, &a, &b, &c, mask);
+                let shadow = shadows::three(*rule, *f, [&a, &b, &c], mask);
                 self.put32(w, *d, &f(&a.0, &b.0, &c.0), mask, shadow.as_ref())?;
             }
             Kind::Lop3 { d, a, b, c, lut } => {
                 let (a, b, c) = (self.get32(w, *a)?, self.get32(w, *b)?, self.get32(w, *c)?);
                 let row = rows::map3(&a.0, &b.0, &c.0, |a, b, c| rows::lop3(a, b, c, *lut));
-                let shadow = lop3_shadow(&a, &b, &c, *lut, mask);
+                let shadow = shadows::lop3(&a, &b, &c, *lut, mask);
                 self.put32(w, *d, &row, mask, shadow.as_ref())?;
             }
             Kind::Un64 { f, rule, d, a } => {
                 let (a, sa) = self.get64(w, *a)?;
-                let shadow = sa.map(|s| if *rule == Rule::Move { *s } else { s.map(all64) });
-                self.put64(w, *d, &f(&a), mask, shadow.filter(|s| any64(s, mask)).as_ref())?;
+                let shadow = sa.and_then(|s| shadows::one64(*rule, *f, &s, mask));
+                self.put64(w, *d, &f(&a), mask, shadow.as_ref())?;
             }
             Kind::Bin64 { f, rule, d, a, b } => {
                 let (a, b) = (self.get64(w, *a)?, self.get64(w, *b)?);
-                let shadow = spread2_64(*rule, &a, &b, mask);
+                let shadow = shadows::two64(*rule, &a, &b, mask);
                 self.put64(w, *d, &f(&a.0, &b.0), mask, shadow.as_ref())?;
             }
             Kind::Tri64 { f, d, a, b, c } => {
                 let (a, b, c) = (self.get64(w, *a)?, self.get64(w, *b)?, self.get64(w, *c)?);
-                let shadow = union64([&a.1, &b.1, &c.1], mask);
+                let shadow = shadows::union64([&a.1, &b.1, &c.1], mask);
                 self.put64(w, *d, &f(&a.0, &b.0, &c.0), mask, shadow.as_ref())?;
             }
             Kind::Shift64 { f, rule, d, a, b } => {
@@ -252,7 +252,7 @@ impl Grid<'_> {
                 let shadow = match (sa, sb) {
                     (None, None) => None,
                     (Some(sa), None) if *rule != Rule::Spread => Some(f(&sa, &b)),
-                    (sa, sb) => union64([&sa, &sb.map(|s| Box::new(s.map(u64::from))), &None], FULL),
+                    (sa, sb) => shadows::union64([&sa, &sb.map(|s| Box::new(s.map(u64::from))), &None], FULL),
                 };
                 self.put64(w, *d, &f(&a, &b), mask, shadow.filter(|s| any64(s, mask)).as_ref())?;
             }
@@ -296,7 +296,7 @@ impl Grid<'_> {
                 let shadow = if a.1.is_none() && b.1.is_none() && c.1.is_none() {
                     None
                 } else {
-                    union64([&wide(&a.1), &wide(&b.1), &c.1], mask)
+                    shadows::union64([&wide(&a.1), &wide(&b.1), &c.1], mask)
                 };
                 self.put64(w, *d, &f(&a.0, &b.0, &c.0), mask, shadow.as_ref())?;
             }
@@ -730,106 +730,6 @@ fn combine(logic: Logic, (a, da): (u32, u32), (b, db): (u32, u32)) -> (u32, u32)
         Logic::Or => (a | b, da & db | da & a | db & b),
         Logic::Xor => (a ^ b, da & db),
     }
-}
-
-fn all32(shadow: u32) -> u32 {
-    if shadow == 0 { 0 } else { u32::MAX }
-}
-
-fn all64(shadow: u64) -> u64 {
-    if shadow == 0 { 0 } else { u64::MAX }
-}
-
-fn spread1(rule: Rule, s: &Row, mask: u32) -> Option<Row> {
-    let out = match rule {
-        Rule::Move | Rule::Xor => *s,
-        _ => s.map(all32),
-    };
-    Some(out).filter(|s| any(s, mask))
-}
-
-const NONE: Row = [0; 32];
-
-fn spread2(rule: Rule, a: &Value32, b: &Value32, mask: u32) -> Option<Row> {
-    if a.1.is_none() && b.1.is_none() {
-        return None;
-    }
-    let (sa, sb) = (a.1.as_deref().unwrap_or(&NONE), b.1.as_deref().unwrap_or(&NONE));
-    let mut out = [0; 32];
-    for i in 0..32 {
-        let (x, y, u, v) = (a.0[i], b.0[i], sa[i], sb[i]);
-        out[i] = match rule {
-            Rule::And => u & (y | v) | v & (x | u),
-            Rule::Or => u & (!y | v) | v & (!x | u),
-            Rule::Xor | Rule::Move => u | v,
-            Rule::Shl if v == 0 => u.checked_shl(y).unwrap_or(0),
-            Rule::Shr if v == 0 => u.checked_shr(y).unwrap_or(0),
-            _ => all32(u | v),
-        };
-    }
-    Some(out).filter(|s| any(s, mask))
-}
-
-fn spread3(rule: Rule, a: &Value32, b: &Value32, c: &Value32, mask: u32) -> Option<Row> {
-    if a.1.is_none() && b.1.is_none() && c.1.is_none() {
-        return None;
-    }
-    let part = |v: &Value32, i: usize| v.1.as_ref().map_or(0, |s| s[i]);
-    let mut out = [0; 32];
-    for i in 0..32 {
-        let (u, v, x) = (part(a, i), part(b, i), part(c, i));
-        out[i] = if rule == Rule::Prmt && x == 0 { rows::prmt(u, v, c.0[i]) } else { all32(u | v | x) };
-    }
-    Some(out).filter(|s| any(s, mask))
-}
-
-/// Bits of the result that some choice of the undefined bits would change.
-fn lop3_shadow(a: &Value32, b: &Value32, c: &Value32, lut: u8, mask: u32) -> Option<Row> {
-    if a.1.is_none() && b.1.is_none() && c.1.is_none() {
-        return None;
-    }
-    let part = |v: &Value32, i: usize| v.1.as_ref().map_or(0, |s| s[i]);
-    let mut out = [0; 32];
-    for i in 0..32 {
-        let (mut every, mut some) = (u32::MAX, 0);
-        for choice in 0..8u32 {
-            let pick = |v: &Value32, bit: u32| v.0[i] ^ if choice >> bit & 1 == 1 { part(v, i) } else { 0 };
-            let result = rows::lop3(pick(a, 0), pick(b, 1), pick(c, 2), lut);
-            every &= result;
-            some |= result;
-        }
-        out[i] = every ^ some;
-    }
-    Some(out).filter(|s| any(s, mask))
-}
-
-fn spread2_64(rule: Rule, a: &Value64, b: &Value64, mask: u32) -> Option<Row64> {
-    if a.1.is_none() && b.1.is_none() {
-        return None;
-    }
-    let part = |v: &Value64, i: usize| v.1.as_ref().map_or(0, |s| s[i]);
-    let mut out = [0; 32];
-    for i in 0..32 {
-        let (x, y, u, v) = (a.0[i], b.0[i], part(a, i), part(b, i));
-        out[i] = match rule {
-            Rule::And => u & (y | v) | v & (x | u),
-            Rule::Or => u & (!y | v) | v & (!x | u),
-            Rule::Xor | Rule::Move => u | v,
-            _ => all64(u | v),
-        };
-    }
-    Some(out).filter(|s| any64(s, mask))
-}
-
-fn union64(parts: [&Option<Box<Row64>>; 3], mask: u32) -> Option<Row64> {
-    if parts.iter().all(|p| p.is_none()) {
-        return None;
-    }
-    let mut out = [0; 32];
-    for (i, slot) in out.iter_mut().enumerate() {
-        *slot = all64(parts.iter().fold(0, |u, p| u | p.as_ref().map_or(0, |s| s[i])));
-    }
-    Some(out).filter(|s| any64(s, mask))
 }
 
 /// Lanes in which either value has an undefined bit.

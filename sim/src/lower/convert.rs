@@ -153,7 +153,13 @@ impl Lowering<'_> {
         let modifiers = u32::from(round == Some(Round::Zero)) * TOWARD_ZERO
             + u32::from(relu) * RELU
             + u32::from(satfinite) * SATFINITE;
-        let rule = Rule::Spread;
+        let rule = match (to, from) {
+            ("f16x2" | "bf16x2", "f32") => Rule::Join(16),
+            ("e4m3x2" | "e5m2x2", "f32") => Rule::Join(8),
+            ("e4m3x2" | "e5m2x2", _) => Rule::Shorten,
+            ("f16x2", _) => Rule::Lengthen,
+            _ => Rule::Spread,
+        };
         let kind = if o.len() == 3 {
             let Some(f) = two_sources(to, from, modifiers) else { return self.unknown(i) };
             Kind::Bin32 { f, rule, d: self.d32(&o[0])?, a: self.s32(&o[1])?, b: self.s32(&o[2])? }

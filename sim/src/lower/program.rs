@@ -58,9 +58,20 @@ pub(crate) enum Rule {
     Or,
     /// xor and not.
     Xor,
-    Shl,
-    Shr,
-    Prmt,
+    /// Bits move as the last source says, which must be known.
+    Through,
+    /// Bits of the first source move as the others say, which must be known.
+    Field,
+    /// A carry may run from an undefined bit upward.
+    Carry,
+    /// Each half by itself.
+    Halves,
+    /// The sources become the upper and the lower so many bits of the result.
+    Join(u32),
+    /// Each half becomes a byte.
+    Shorten,
+    /// Each byte becomes a half.
+    Lengthen,
 }
 
 /// State space of an access.

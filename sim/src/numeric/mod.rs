@@ -1,9 +1,11 @@
 //! Conversions between the narrow floating-point formats and `f32`, bit for bit as `cvt` makes them.
 
+mod double;
 mod fp8;
 mod half;
 mod rounding;
 
+pub use double::{add_f64, div_f64, fma_f64, mul_f64, sqrt_f64};
 pub use fp8::{
     e4m3_from_f32, e4m3_from_f32_unsaturated, e4m3_to_f32, e5m2_from_f32, e5m2_from_f32_unsaturated,
     e5m2_to_f32,

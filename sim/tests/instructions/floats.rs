@@ -403,6 +403,67 @@ fn doubles() {
 }
 
 #[test]
+fn doubles_in_every_direction() {
+    // Sums and products of these have at most 106 digits, of which an integer loses none.
+    let values = [(1i64 << 52) + 1, -(1 << 52) - 3, (1 << 53) - 1, 3, -5, 0x1234_5678_9abc];
+    let rows = triples(&values.map(|x| (x as f64).to_bits()));
+    let whole = |x: u64| d(x) as i128;
+    for (name, to) in DIRECTIONS {
+        let back = |exact: i128| {
+            let (size, negative) = (exact.unsigned_abs(), exact < 0);
+            let cut = (128 - size.leading_zeros()).saturating_sub(53);
+            let (kept, rest) = (size >> cut, size & ((1 << cut) - 1));
+            let outward = match to {
+                To::Up => rest != 0 && !negative,
+                To::Down => rest != 0 && negative,
+                _ => false,
+            };
+            let value = (kept + u128::from(outward)) as f64 * 2f64.powi(cut as i32);
+            let zero = if to == To::Down { -0.0 } else { 0.0 };
+            wide(if exact == 0 {
+                zero
+            } else if negative {
+                -value
+            } else {
+                value
+            })
+        };
+        if to == To::Nearest {
+            continue;
+        }
+        check(&format!("add.{name}.f64 %rd0, %w0, %w1"), &rows, |[a, b, _]| back(whole(a) + whole(b)));
+        check(&format!("sub.{name}.f64 %rd0, %w0, %w1"), &rows, |[a, b, _]| back(whole(a) - whole(b)));
+        check(&format!("mul.{name}.f64 %rd0, %w0, %w1"), &rows, |[a, b, _]| back(whole(a) * whole(b)));
+        check(&format!("fma.{name}.f64 %rd0, %w0, %w1, %w2"), &rows, |[a, b, c]| {
+            back(whole(a) * whole(b) + whole(c))
+        });
+        let up = to == To::Up;
+        for (op, row, near) in [
+            ("div", [1f64, 3.0], 1.0 / 3.0),
+            ("div", [-2.0, 3.0], -2.0 / 3.0),
+            ("rcp", [3.0, 0.0], 1.0 / 3.0),
+            ("sqrt", [2.0, 0.0], 2f64.sqrt()),
+            ("sqrt", [3.0, 0.0], 3f64.sqrt()),
+        ] {
+            let sources = if op == "div" { "%w0, %w1" } else { "%w0" };
+            let got = d(results(
+                &format!("{op}.{name}.f64 %rd0, {sources}"),
+                &[[row[0].to_bits(), row[1].to_bits(), 0]],
+            )[0]);
+            // How far the result is from the exact one, by an error term that f64 holds.
+            let rest = match op {
+                "div" => -got.mul_add(row[1], -row[0]) * row[1].signum(),
+                "rcp" => -got.mul_add(row[0], -1.0),
+                _ => -got.mul_add(got, -row[0]),
+            };
+            let low = up || to == To::Zero && near < 0.0;
+            assert!(if low { rest < 0.0 } else { rest > 0.0 }, "{op}.{name} of {row:?}: {got:e}");
+            assert!((got - near).abs() <= f64::EPSILON, "{op}.{name} of {row:?}: {got:e}");
+        }
+    }
+}
+
+#[test]
 fn classes_of_values() {
     let class = |op: &str| results(&format!("testp.{op}.f32 %p0, %a0"), &singles(&edges()));
     let of = |test: fn(&f32) -> bool| edges().iter().map(|&x| u64::from(test(&f(x)))).collect::<Vec<_>>();

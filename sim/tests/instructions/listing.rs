@@ -78,7 +78,7 @@ fn missing_operands_are_refused() {
 #[test]
 fn modifiers_that_mean_nothing_are_refused() {
     for wrong in [
-        "add.rm.f64 %d0, %d1, %d2",
+        "add.rm.ftz.f64 %d0, %d1, %d2",
         "add.sat.u32 %r0, %r1, %r2",
         "add.relu.f32 %r0, %r1, %r2",
         "fma.rn.sat.bf16x2 %r0, %r1, %r2, %r3",

@@ -18,6 +18,7 @@ mod mbarrier;
 mod memory;
 mod mma;
 mod moves;
+mod partial;
 mod predicates;
 mod reductions;
 mod rig;

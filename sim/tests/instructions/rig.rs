@@ -262,10 +262,14 @@ impl Rig {
 fn assemble(text: &str) {
     static SEEN: Mutex<Option<HashSet<String>>> = Mutex::new(None);
     let Ok(assembler) = std::env::var("NARROWGAUGE_PTXAS") else { return };
-    if !SEEN.lock().unwrap().get_or_insert_default().insert(text.to_owned()) {
-        return;
-    }
-    let number = SEEN.lock().unwrap().as_ref().map_or(0, HashSet::len);
+    let number = {
+        let mut seen = SEEN.lock().unwrap();
+        let seen = seen.get_or_insert_default();
+        if !seen.insert(text.to_owned()) {
+            return;
+        }
+        seen.len()
+    };
     let path = std::env::temp_dir().join(format!("narrowgauge-{}-{number}.ptx", std::process::id()));
     std::fs::write(&path, text).unwrap();
     let output = std::process::Command::new(assembler)

@@ -1,8 +1,10 @@
-//! `.f64`, rounded to nearest.
+//! `.f64`.
 
 use super::Operation::{self, Bin64, Tri64, Un64};
 use super::{Rule, Spelling};
 use crate::lower::rows::{canonical64, map1, map2, map3};
+use crate::numeric::{Round, add_f64, div_f64, fma_f64, mul_f64, sqrt_f64};
+use crate::row::Row64;
 
 /// PTX min: the operand that is not NaN, and −0 below +0.
 fn min(a: f64, b: f64) -> f64 {
@@ -29,6 +31,54 @@ fn flushed(bits: u64) -> f64 {
     if value.is_subnormal() { 0f64.copysign(value) } else { value }
 }
 
+fn direction(round: u8) -> Round {
+    [Round::Zero, Round::Down, Round::Up][round as usize]
+}
+
+macro_rules! lanes {
+    ($name:ident($($x:ident),*) = $map:ident, |$round:ident| $value:expr) => {
+        fn $name<const R: u8>($($x: &Row64),*) -> Row64 {
+            let $round = direction(R);
+            $map($($x),*, |$($x),*| {
+                $(let $x = f64::from_bits($x);)*
+                canonical64($value)
+            })
+        }
+    };
+}
+
+lanes!(add(a, b) = map2, |round| add_f64(a, b, round));
+lanes!(sub(a, b) = map2, |round| add_f64(a, -b, round));
+lanes!(mul(a, b) = map2, |round| mul_f64(a, b, round));
+lanes!(div(a, b) = map2, |round| div_f64(a, b, round));
+lanes!(fma(a, b, c) = map3, |round| fma_f64(a, b, c, round));
+lanes!(rcp(a) = map1, |round| div_f64(1.0, a, round));
+lanes!(sqrt(a) = map1, |round| sqrt_f64(a, round));
+
+/// Not to nearest.
+fn directed(s: &Spelling<'_>, operands: usize, round: Round) -> Option<Operation> {
+    macro_rules! by {
+        ($name:ident) => {
+            match round {
+                Round::Zero => $name::<0>,
+                Round::Down => $name::<1>,
+                _ => $name::<2>,
+            }
+        };
+    }
+    let rule = Rule::Spread;
+    Some(match (s.name, operands) {
+        ("add", 3) => Bin64(by!(add), rule),
+        ("sub", 3) => Bin64(by!(sub), rule),
+        ("mul", 3) => Bin64(by!(mul), rule),
+        ("div", 3) => Bin64(by!(div), rule),
+        ("fma" | "mad", 4) => Tri64(by!(fma)),
+        ("rcp", 2) => Un64(by!(rcp), rule),
+        ("sqrt", 2) => Un64(by!(sqrt), rule),
+        _ => return None,
+    })
+}
+
 pub(super) fn operation(s: &Spelling<'_>, operands: usize) -> Option<Operation> {
     macro_rules! one {
         ($op:expr) => {
@@ -43,7 +93,10 @@ pub(super) fn operation(s: &Spelling<'_>, operands: usize) -> Option<Operation> 
             )
         };
     }
-    s.has("rn");
+    let round = s.round();
+    if round != Round::Nearest {
+        return directed(s, operands, round);
+    }
     Some(match (s.name, operands) {
         ("add", 3) => two!(|a: f64, b: f64| a + b),
         ("sub", 3) => two!(|a: f64, b: f64| a - b),

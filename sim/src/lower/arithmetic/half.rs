@@ -143,8 +143,9 @@ pub(super) fn operation(s: &Spelling<'_>, operands: usize) -> Option<Operation> 
         };
     }
     s.has("rn");
-    let two = |f: F2| Bin32(f, Rule::Spread);
-    let one = |f: F1| Un32(f, Rule::Spread);
+    let rule = if packed { Rule::Halves } else { Rule::Spread };
+    let two = |f: F2| Bin32(f, rule);
+    let one = |f: F1| Un32(f, rule);
     Some(match (s.name, operands) {
         ("add", 3) => two(pick!(add, f16[0, 1, 2, 3], bf16[0])),
         ("sub", 3) => two(pick!(sub, f16[0, 1, 2, 3], bf16[0])),
@@ -153,7 +154,7 @@ pub(super) fn operation(s: &Spelling<'_>, operands: usize) -> Option<Operation> 
         ("max", 3) => two(pick!(greater, f16[0, 1, 8, 9, 16, 17, 24, 25], bf16[0, 8, 16, 24])),
         ("fma", 4) => {
             let f: F3 = pick!(fma, f16[0, 1, 2, 3, 4, 5], bf16[0, 4]);
-            Tri32(f, Rule::Spread)
+            Tri32(f, rule)
         }
         ("ex2", 2) if s.has("approx") => one(pick!(exp2, f16[0], bf16[1])),
         ("tanh", 2) if s.has("approx") => one(pick!(tanh, f16[0], bf16[0])),

@@ -31,6 +31,9 @@ lane!(u64, u64 => u64, i64 => u64);
 
 macro_rules! one {
     ($wrap:ident, $t:ty, |$a:ident| $value:expr) => {
+        one!($wrap, $t, Spread, |$a| $value)
+    };
+    ($wrap:ident, $t:ty, $rule:ident, |$a:ident| $value:expr) => {
         $wrap(
             |a| {
                 map1(a, |a| {
@@ -38,13 +41,16 @@ macro_rules! one {
                     ($value).put()
                 })
             },
-            Rule::Spread,
+            Rule::$rule,
         )
     };
 }
 
 macro_rules! two {
     ($wrap:ident, $t:ty, |$a:ident, $b:ident| $value:expr) => {
+        two!($wrap, $t, Spread, |$a, $b| $value)
+    };
+    ($wrap:ident, $t:ty, $rule:ident, |$a:ident, $b:ident| $value:expr) => {
         $wrap(
             |a, b| {
                 map2(a, b, |a, b| {
@@ -52,7 +58,7 @@ macro_rules! two {
                     ($value).put()
                 })
             },
-            Rule::Spread,
+            Rule::$rule,
         )
     };
 }
@@ -83,9 +89,9 @@ macro_rules! three {
 macro_rules! common {
     ($s:ident, $operands:ident, $bin:ident, $tri:ident, $t:ty, $double:ty) => {
         match ($s.name, $operands) {
-            ("add", 3) if !$s.has("sat") => two!($bin, $t, |a, b| a.wrapping_add(b)),
-            ("sub", 3) if !$s.has("sat") => two!($bin, $t, |a, b| a.wrapping_sub(b)),
-            ("mul", 3) if $s.has("lo") => two!($bin, $t, |a, b| a.wrapping_mul(b)),
+            ("add", 3) if !$s.has("sat") => two!($bin, $t, Carry, |a, b| a.wrapping_add(b)),
+            ("sub", 3) if !$s.has("sat") => two!($bin, $t, Carry, |a, b| a.wrapping_sub(b)),
+            ("mul", 3) if $s.has("lo") => two!($bin, $t, Carry, |a, b| a.wrapping_mul(b)),
             ("mul", 3) if $s.has("hi") => {
                 two!($bin, $t, |a, b| (((a as $double) * (b as $double)) >> <$t>::BITS) as $t)
             }
@@ -245,14 +251,14 @@ fn permutation(s: &Spelling<'_>) -> Option<(F3, Rule)> {
     /// Byte sources of the special modes, by the selector's two low bits, as a selector of the plain mode.
     macro_rules! mode {
         ($table:expr) => {
-            (|a, b, c| map3(a, b, c, |a, b, c| rows::prmt(a, b, $table[(c & 3) as usize])), Rule::Spread)
+            (|a, b, c| map3(a, b, c, |a, b, c| rows::prmt(a, b, $table[(c & 3) as usize])), Rule::Through)
         };
     }
     if s.at(0) != "b32" {
         return None;
     }
     if s.modifiers.len() == 1 {
-        return Some((|a, b, c| map3(a, b, c, rows::prmt), Rule::Prmt));
+        return Some((|a, b, c| map3(a, b, c, rows::prmt), Rule::Through));
     }
     Some(match s.at(1) {
         "f4e" => mode!([0x3210, 0x4321, 0x5432, 0x6543]),
@@ -366,29 +372,28 @@ fn bits(s: &Spelling<'_>, operands: usize) -> Option<Operation> {
         ("cnot", "b16", 2) => one!(Un32, u16, |a| u16::from(a == 0)),
         ("cnot", "b32", 2) => one!(Un32, u32, |a| u32::from(a == 0)),
         ("cnot", "b64", 2) => one!(Un64, u64, |a| u64::from(a == 0)),
-        ("shl", "b16", 3) => shift!(u16, Rule::Shl, <<, |_| 0),
-        ("shl", "b32", 3) => shift!(u32, Rule::Shl, <<, |_| 0),
-        ("shl", "b64", 3) => Shift64(rows::shift_left64, Rule::Shl),
-        ("shr", "b16" | "u16", 3) => shift!(u16, Rule::Shr, >>, |_| 0),
-        ("shr", "b32" | "u32", 3) => shift!(u32, Rule::Shr, >>, |_| 0),
-        ("shr", "b64" | "u64", 3) => Shift64(rows::shift_right64, Rule::Shr),
-        ("shr", "s16", 3) => shift!(i16, Rule::Spread, >>, |a: i16| a >> 15),
-        ("shr", "s32", 3) => shift!(i32, Rule::Spread, >>, |a: i32| a >> 31),
-        ("shr", "s64", 3) => Shift64(rows::shift_right_signed64, Rule::Spread),
-        ("shf", "b32", 4) => Tri32(funnel(s)?, Rule::Spread),
+        ("shl", "b16", 3) => shift!(u16, Rule::Through, <<, |_| 0),
+        ("shl", "b32", 3) => shift!(u32, Rule::Through, <<, |_| 0),
+        ("shl", "b64", 3) => Shift64(rows::shift_left64, Rule::Through),
+        ("shr", "b16" | "u16", 3) => shift!(u16, Rule::Through, >>, |_| 0),
+        ("shr", "b32" | "u32", 3) => shift!(u32, Rule::Through, >>, |_| 0),
+        ("shr", "b64" | "u64", 3) => Shift64(rows::shift_right64, Rule::Through),
+        ("shr", "s16", 3) => shift!(i16, Rule::Through, >>, |a: i16| a >> 15),
+        ("shr", "s32", 3) => shift!(i32, Rule::Through, >>, |a: i32| a >> 31),
+        ("shr", "s64", 3) => Shift64(rows::shift_right_signed64, Rule::Through),
+        ("shf", "b32", 4) => Tri32(funnel(s)?, Rule::Through),
         ("popc", "b32", 2) => one!(Un32, u32, |a| a.count_ones()),
         ("popc", "b64", 2) => Narrow(|a| map1(a, u64::count_ones)),
         ("clz", "b32", 2) => one!(Un32, u32, |a| a.leading_zeros()),
         ("clz", "b64", 2) => Narrow(|a| map1(a, u64::leading_zeros)),
-        ("brev", "b32", 2) => one!(Un32, u32, |a| a.reverse_bits()),
-        ("brev", "b64", 2) => one!(Un64, u64, |a| a.reverse_bits()),
+        ("brev", "b32", 2) => one!(Un32, u32, Through, |a| a.reverse_bits()),
+        ("brev", "b64", 2) => one!(Un64, u64, Through, |a| a.reverse_bits()),
         ("bfind", _, 2) => return find(s),
-        ("bfe", "u32", 4) => Tri32(
-            |a, b, c| map3(a, b, c, |a, b, c| rows::bfe(a.into(), b, c, false, 32) as u32),
-            Rule::Spread,
-        ),
+        ("bfe", "u32", 4) => {
+            Tri32(|a, b, c| map3(a, b, c, |a, b, c| rows::bfe(a.into(), b, c, false, 32) as u32), Rule::Field)
+        }
         ("bfe", "s32", 4) => {
-            Tri32(|a, b, c| map3(a, b, c, |a, b, c| rows::bfe(a.into(), b, c, true, 32) as u32), Rule::Spread)
+            Tri32(|a, b, c| map3(a, b, c, |a, b, c| rows::bfe(a.into(), b, c, true, 32) as u32), Rule::Field)
         }
         ("fns", "b32", 4) => Tri32(|a, b, c| map3(a, b, c, nth_set), Rule::Spread),
         ("bmsk", "b32", 3) if clamp => two!(Bin32, u32, |a, b| bit_mask(a, b, true)),
@@ -412,7 +417,7 @@ pub(super) fn operation(s: &Spelling<'_>, operands: usize) -> Option<Operation> 
         return wide(s, operands);
     }
     if s.last().ends_with("16x2") && operands == 3 {
-        return Some(Bin32(packed(s)?, Rule::Spread));
+        return Some(Bin32(packed(s)?, Rule::Halves));
     }
     if let Some(found) = bits(s, operands) {
         return Some(found);
