@@ -38,17 +38,26 @@
 //!
 //! ```compile_fail,E0308
 //! use narrowgauge::{Fp8Blocks, Fp8Rows, Tensor, bf16, gemm::Fp8Gemm};
-//! fn wrong<'a>(a: &'a Fp8Rows, b: &'a Fp8Blocks, out: &'a Tensor<bf16>) -> Fp8Gemm<'a, bf16> {
+//! fn wrong(a: &Fp8Rows, b: &Fp8Blocks, out: &Tensor<bf16>) -> Fp8Gemm {
 //!     Fp8Gemm::new(b, a, out)
 //! }
 //! ```
 //!
-//! A product is written as bf16 or f32:
+//! A product is written as floats or FP8 rows:
 //!
 //! ```compile_fail,E0277
 //! use narrowgauge::{Fp8Blocks, Fp8Rows, Tensor, gemm::Fp8Gemm};
 //! fn wrong(a: &Fp8Rows, b: &Fp8Blocks, out: &Tensor<i32>) {
 //!     let _ = Fp8Gemm::new(a, b, out);
+//! }
+//! ```
+//!
+//! Floats are no powers of two, whatever their values:
+//!
+//! ```compile_fail,E0308
+//! use narrowgauge::{E4m3, Fp8Rows, Result, Tensor, Ue8m0};
+//! fn wrong(data: Tensor<E4m3>, scales: Tensor<f32>) -> Result<Fp8Rows<E4m3, Ue8m0>> {
+//!     Fp8Rows::join(data, scales)
 //! }
 //! ```
 //!

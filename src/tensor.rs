@@ -393,6 +393,13 @@ impl<T: Element> Tensor<T> {
         (self.address(), bytes as u64)
     }
 
+    /// The same elements as bytes, of a type that has one.
+    pub(crate) fn bytes(&self) -> Tensor<u8> {
+        const { assert!(size_of::<T>() == 1) };
+        let Self { ref allocation, offset, rank, shape, strides, .. } = *self;
+        Tensor { allocation: allocation.clone(), offset, rank, shape, strides, element: PhantomData }
+    }
+
     pub(crate) fn allocation(&self) -> &Arc<Allocation> {
         &self.allocation
     }

@@ -1,5 +1,6 @@
 //! Launching a kernel: what every operation's `launch` ends in.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use super::{Allocation, Stream, abi};
@@ -15,29 +16,30 @@ pub(crate) struct Use {
 }
 
 /// A kernel with its parameters and the memory it uses.
+#[derive(Clone)]
 #[must_use]
 pub(crate) struct KernelLaunch<'a> {
     pub(super) entry: &'a str,
-    pub(super) parameters: Vec<u8>,
+    pub(super) parameters: Cow<'a, [u8]>,
     pub(super) grid: [u32; 3],
     pub(super) block: u32,
     pub(super) cluster: [u32; 3],
     pub(super) shared: u32,
     pub(super) programmatic: bool,
-    pub(super) uses: Vec<Use>,
+    pub(super) uses: Cow<'a, [Use]>,
 }
 
 impl<'a> KernelLaunch<'a> {
     pub(crate) fn new(entry: &'a str, parameters: &impl abi::Parameters) -> Self {
         Self {
             entry,
-            parameters: parameters.to_bytes(),
+            parameters: parameters.to_bytes().into(),
             grid: [1; 3],
             block: 1,
             cluster: [1; 3],
             shared: 0,
             programmatic: true,
-            uses: Vec::new(),
+            uses: Cow::Owned(Vec::new()),
         }
     }
 
@@ -67,21 +69,36 @@ impl<'a> KernelLaunch<'a> {
 
     /// Registers memory that the kernel reads.
     pub(crate) fn reads<T: Element>(mut self, tensor: &Tensor<T>) -> Self {
-        self.uses.push(Use { allocation: tensor.allocation().clone(), write: false });
+        self.uses.to_mut().push(Use { allocation: tensor.allocation().clone(), write: false });
         self
     }
 
     /// Registers memory that the kernel writes, or reads and writes.
     pub(crate) fn writes<T: Element>(mut self, tensor: &Tensor<T>) -> Self {
-        self.uses.push(Use { allocation: tensor.allocation().clone(), write: true });
+        self.uses.to_mut().push(Use { allocation: tensor.allocation().clone(), write: true });
         self
     }
 
     /// Enqueues the kernel. It runs after everything before it on the stream and after every earlier use, on any
     /// stream, of what it writes, and every earlier write of what it reads.
-    pub(crate) fn launch(self, stream: &Stream) -> Result<()> {
+    pub(crate) fn launch(&self, stream: &Stream) -> Result<()> {
         self.check(stream)?;
         stream.submit(self)
+    }
+
+    /// The same launch with other parameters, which cost no allocation.
+    pub(crate) fn with_parameters<'b>(&'b self, parameters: &'b [u8]) -> KernelLaunch<'b> {
+        let Self { entry, grid, block, cluster, shared, programmatic, ref uses, .. } = *self;
+        let (parameters, uses) = (Cow::Borrowed(parameters), Cow::Borrowed(&uses[..]));
+        KernelLaunch { entry, parameters, grid, block, cluster, shared, programmatic, uses }
+    }
+
+    pub(crate) fn entry(&self) -> &str {
+        self.entry
+    }
+
+    pub(crate) fn parameters(&self) -> &[u8] {
+        &self.parameters
     }
 
     fn check(&self, stream: &Stream) -> Result<()> {
@@ -111,7 +128,7 @@ impl<'a> KernelLaunch<'a> {
             let got = format!("{} bytes for {}", self.shared, self.entry);
             return fail("shared", got, format!("at most {room} on {}", stream.device().name()));
         }
-        for used in &self.uses {
+        for used in self.uses.iter() {
             if used.allocation.device() != stream.device() {
                 let got = format!("on {} for {}", used.allocation.device().name(), self.entry);
                 return fail("tensor", got, format!("on the stream's device, {}", stream.device().name()));

@@ -108,7 +108,7 @@ impl Executor {
             cluster: launch.cluster,
             shared: launch.shared,
             programmatic: launch.programmatic,
-            parameters: launch.parameters.clone(),
+            parameters: launch.parameters.to_vec(),
         })
     }
 

@@ -164,14 +164,14 @@ impl Stream {
         Ok(Graph { device: self.device.clone(), body, uses, kernels, status })
     }
 
-    pub(super) fn submit(&self, launch: KernelLaunch<'_>) -> Result<()> {
+    pub(super) fn submit(&self, launch: &KernelLaunch<'_>) -> Result<()> {
         let records = &self.device.inner.records;
         let mut state = lock(&self.core.state);
         match self.core.queue {
             #[cfg(feature = "sim")]
             Queue::Simulated => {
                 let simulated = self.simulated();
-                let prepared = simulated.prepare(&launch, &self.device.inner.arch)?;
+                let prepared = simulated.prepare(launch, &self.device.inner.arch)?;
                 if let Some(capture) = &mut state.capture {
                     capture.launches.push(prepared);
                 } else {
@@ -181,7 +181,7 @@ impl Stream {
             }
             #[cfg(feature = "cuda")]
             Queue::Cuda(ref queue) => {
-                queue.launch(&launch, &self.device.inner.arch)?;
+                queue.launch(launch, &self.device.inner.arch)?;
                 if state.capture.is_none() {
                     records.update(launch.entry, |record| record.launches += 1);
                     return Ok(());
@@ -190,7 +190,7 @@ impl Stream {
         }
         if let Some(capture) = &mut state.capture {
             capture.kernels.push(launch.entry.to_owned());
-            capture.uses.extend(launch.uses);
+            capture.uses.extend_from_slice(&launch.uses);
         }
         Ok(())
     }

@@ -1,61 +1,31 @@
 //! FP8 products: one matrix of weights, or one for each group of rows.
 
-use super::GemmOutput;
 use super::Tile;
-use super::launch::{extents, kernel, operand, planned, store_flags, writable};
-use super::plan::{self, Input, Mode, Problem};
-use crate::device::abi::NgFp8GemmParams;
+use super::output::Fp8GemmOutput;
+use super::plan::Mode;
+use super::product::{Options, PreparedGemm, Product};
 use crate::device::{Device, Stream};
 use crate::error::Result;
-use crate::fp8::{Fp8Blocks, Fp8Rows};
+use crate::fp8::{Fp8, Fp8Blocks, Fp8Rows, Scale};
 use crate::tensor::Tensor;
-use crate::validate::Checks;
 
-/// `out[m, n] = Σ_k a[m, k] · b[n, k]` for FP8 A and B with block scales.
+/// `out[m, n] = alpha · Σ_k a[m, k] · b[n, k] + bias[n]`, or added to what `out` holds, for FP8 A and B with scales.
 ///
-/// - `a`: activations `[M, K]`, one scale for each row and 128 of K, in either layout.
-/// - `b`: weights `[N, K]`, one scale for each block of 128×128; blocks at the ends may be ragged.
-/// - `out`: `[M, N]`, bf16 or f32, adjacent columns, any row stride.
+/// - `a`: activations `[M, K]`, e4m3 or e5m2, scales f32 or UE8M0 for each row and 128 of K (in either layout), for each
+///   row, or for all.
+/// - `b`: weights `[N, K]`, scales for each block of 128×128 (blocks at the ends may be ragged), for each row, or for all.
+/// - `out`: `[M, N]` of bf16, f16, f32 (adjacent columns, any row stride), or [`Fp8Rows`] with fresh scales.
 ///
-/// Any M, N and K; rows of the data start at multiples of 16 bytes. M = 0 or N = 0 does nothing, K = 0 writes zeros. The
-/// tensor core's sums of 128 products are scaled and added in f32, as in DeepSeek-V3 (arXiv 2412.19437, section 3.5.2).
-#[derive(Debug)]
+/// Any M, N and K; rows of the data start at multiples of 16 bytes; N of a multiple of 8 is fastest. M = 0 or N = 0 does
+/// nothing, K = 0 sums nothing.
+///
+/// The tensor core's sums of 128 products are scaled by the product of both scales (rounded to f32) and added in f32, as
+/// in DeepSeek-V3 (arXiv 2412.19437, section 3.5.2). Then alpha, the scales of B's rows, the bias, the old output and the
+/// row's weight follow in this order, each rounded to f32 once, and last the output's type.
+#[derive(Debug, Clone)]
 #[must_use = "a product runs when it is launched"]
 #[non_exhaustive]
-pub struct Fp8Gemm<'a, T: GemmOutput> {
-    a: &'a Fp8Rows,
-    b: &'a Fp8Blocks,
-    out: &'a Tensor<T>,
-    tile: Option<Tile>,
-}
-
-impl<'a, T: GemmOutput> Fp8Gemm<'a, T> {
-    /// A product of these operands.
-    pub fn new(a: &'a Fp8Rows, b: &'a Fp8Blocks, out: &'a Tensor<T>) -> Self {
-        Self { a, b, out, tile: None }
-    }
-
-    /// Takes this tile instead of the planned one. It changes the time, and not a bit of the result.
-    pub fn tile(mut self, tile: Tile) -> Self {
-        self.tile = Some(tile);
-        self
-    }
-
-    /// Enqueues the product.
-    ///
-    /// # Errors
-    ///
-    /// [`Error::Argument`](crate::Error::Argument) before anything runs if shapes, strides, devices do not fit or `out`
-    /// overlaps an input; otherwise what launching says.
-    pub fn launch(&self, stream: &Stream) -> Result<()> {
-        let check = Checks::of("Fp8Gemm");
-        if self.b.is_grouped() {
-            return check.fail("b", "grouped", "a single matrix (GroupedFp8Gemm takes groups)");
-        }
-        let launch = Fp8Launch { check, a: self.a, b: self.b, out: self.out, tile: self.tile, offsets: None };
-        launch.run(stream)
-    }
-}
+pub struct Fp8Gemm(Product);
 
 /// The product of [`Fp8Gemm`] for groups of adjacent rows, each with its own weights: experts.
 ///
@@ -67,162 +37,171 @@ impl<'a, T: GemmOutput> Fp8Gemm<'a, T> {
 ///
 /// Offsets that decrease or leave `0..=R` are pulled into that range, in order, and reported by
 /// [`Status::bad_offsets`](crate::Status::bad_offsets).
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 #[must_use = "a product runs when it is launched"]
 #[non_exhaustive]
-pub struct GroupedFp8Gemm<'a, T: GemmOutput> {
-    a: &'a Fp8Rows,
-    b: &'a Fp8Blocks,
-    offsets: &'a Tensor<i32>,
-    out: &'a Tensor<T>,
-    tile: Option<Tile>,
+pub struct GroupedFp8Gemm(Product);
+
+/// The product of [`Fp8Gemm`] for groups with room for M rows each, of which the device knows how many count: experts of
+/// a decode step whose launches are captured.
+///
+/// - `a`: `[G, M, K]`, G at most 1024.
+/// - `b`: `[G, N, K]`.
+/// - `counts`: `[G]` on the device; the first `counts[g]` rows of group g count. The others are neither read nor written.
+/// - `out`: `[G, M, N]`; of FP8 rows, the scales of a group follow those of the group before it.
+///
+/// Counts outside `0..=M` are pulled into that range and reported by [`Status::bad_offsets`](crate::Status::bad_offsets).
+#[derive(Debug, Clone)]
+#[must_use = "a product runs when it is launched"]
+#[non_exhaustive]
+pub struct MaskedFp8Gemm(Product);
+
+/// The product of [`Fp8Gemm`] for each pair of several matrices: `a` `[H, M, K]`, `b` `[H, N, K]`, `out` `[H, M, N]`.
+///
+/// The first dimensions of `a` and `out` may have any strides that are multiples of 16 bytes, so views of `[M, H, K]` with
+/// dimensions 0 and 1 [exchanged](Tensor::transpose) do. Absorbed attention has two such products, with 128×128 scales of
+/// the weights: `bhr,hdr->bhd` takes the weights as they are, `bhd,hdr->bhr` takes them transposed.
+#[derive(Debug, Clone)]
+#[must_use = "a product runs when it is launched"]
+#[non_exhaustive]
+pub struct BatchedFp8Gemm(Product);
+
+fn product<A: Fp8, SA: Scale, B: Fp8, SB: Scale>(
+    name: &'static str,
+    mode: Mode,
+    a: &Fp8Rows<A, SA>,
+    b: &Fp8Blocks<B, SB>,
+    groups: Option<&Tensor<i32>>,
+    out: &impl Fp8GemmOutput,
+) -> Product {
+    let (a, b, out) = (a.operand(), b.operand(), out.erase());
+    Product { name, mode, a, b, groups: groups.cloned(), out, options: Options::default() }
 }
 
-impl<'a, T: GemmOutput> GroupedFp8Gemm<'a, T> {
+impl Fp8Gemm {
     /// A product of these operands.
-    pub fn new(a: &'a Fp8Rows, b: &'a Fp8Blocks, offsets: &'a Tensor<i32>, out: &'a Tensor<T>) -> Self {
-        Self { a, b, offsets, out, tile: None }
+    pub fn new<A: Fp8, SA: Scale, B: Fp8, SB: Scale>(
+        a: &Fp8Rows<A, SA>,
+        b: &Fp8Blocks<B, SB>,
+        out: &impl Fp8GemmOutput,
+    ) -> Self {
+        Self(product("Fp8Gemm", Mode::Dense, a, b, None, out))
+    }
+}
+
+impl GroupedFp8Gemm {
+    /// A product of these operands.
+    pub fn new<A: Fp8, SA: Scale, B: Fp8, SB: Scale>(
+        a: &Fp8Rows<A, SA>,
+        b: &Fp8Blocks<B, SB>,
+        offsets: &Tensor<i32>,
+        out: &impl Fp8GemmOutput,
+    ) -> Self {
+        Self(product("GroupedFp8Gemm", Mode::Contiguous, a, b, Some(offsets), out))
+    }
+}
+
+impl MaskedFp8Gemm {
+    /// A product of these operands.
+    pub fn new<A: Fp8, SA: Scale, B: Fp8, SB: Scale>(
+        a: &Fp8Rows<A, SA>,
+        b: &Fp8Blocks<B, SB>,
+        counts: &Tensor<i32>,
+        out: &impl Fp8GemmOutput,
+    ) -> Self {
+        Self(product("MaskedFp8Gemm", Mode::Masked, a, b, Some(counts), out))
     }
 
-    /// Takes this tile instead of the planned one. It changes the time, and not a bit of the result.
-    pub fn tile(mut self, tile: Tile) -> Self {
-        self.tile = Some(tile);
+    /// How many rows of a group the plan is made for. It changes the time, and not the result's meaning. Default: M.
+    pub fn expected_rows(mut self, rows: usize) -> Self {
+        self.0.options.expected_rows = rows;
         self
     }
+}
 
-    /// Enqueues the product.
-    ///
-    /// # Errors
-    ///
-    /// As [`Fp8Gemm::launch`].
-    pub fn launch(&self, stream: &Stream) -> Result<()> {
-        let check = Checks::of("GroupedFp8Gemm");
-        if !self.b.is_grouped() {
-            return check.fail("b", "a single matrix", "of shape [G, N, K]");
-        }
-        let launch = Fp8Launch {
-            check,
-            a: self.a,
-            b: self.b,
-            out: self.out,
-            tile: self.tile,
-            offsets: Some(self.offsets),
-        };
-        launch.run(stream)
+impl BatchedFp8Gemm {
+    /// A product of these operands.
+    pub fn new<A: Fp8, SA: Scale, B: Fp8, SB: Scale>(
+        a: &Fp8Rows<A, SA>,
+        b: &Fp8Blocks<B, SB>,
+        out: &impl Fp8GemmOutput,
+    ) -> Self {
+        Self(product("BatchedFp8Gemm", Mode::Batched, a, b, None, out))
     }
 }
 
-struct Fp8Launch<'a, T: GemmOutput> {
-    check: Checks,
-    a: &'a Fp8Rows,
-    b: &'a Fp8Blocks,
-    out: &'a Tensor<T>,
-    tile: Option<Tile>,
-    offsets: Option<&'a Tensor<i32>>,
+/// What all of them can be asked for, and their launch.
+macro_rules! options {
+    ($($operation:ident: $bias:literal, $weights:literal);+ $(;)?) => {$(
+        impl $operation {
+            /// Takes this tile instead of the planned one. It changes the time, and not a bit of the result unless it
+            /// splits K.
+            pub fn tile(mut self, tile: Tile) -> Self {
+                self.0.options.tile = Some(tile);
+                self
+            }
+
+            /// What sums are multiplied by; finite. Default: 1.
+            pub fn alpha(mut self, alpha: f32) -> Self {
+                self.0.options.alpha = alpha;
+                self
+            }
+
+            #[doc = concat!("What is added to each column: ", $bias, ", adjacent columns.")]
+            pub fn bias(mut self, bias: &Tensor<f32>) -> Self {
+                self.0.options.bias = Some(bias.clone());
+                self
+            }
+
+            #[doc = concat!("What each row is multiplied by in the end: ", $weights, ", contiguous.")]
+            pub fn row_weights(mut self, weights: &Tensor<f32>) -> Self {
+                self.0.options.row_weights = Some(weights.clone());
+                self
+            }
+
+            /// Adds to what the output holds. Not for an output of FP8 rows.
+            pub fn accumulate(mut self) -> Self {
+                self.0.options.accumulate = true;
+                self
+            }
+
+            /// Rounds the scales of an output of FP8 rows up to powers of two.
+            pub fn power_of_two_scales(mut self) -> Self {
+                self.0.options.power_of_two = true;
+                self
+            }
+
+            /// A row's bits do not depend on the number of rows, nor on the tile: K is never split among blocks. Without it
+            /// a small product may be split, in parts that depend on the shape alone.
+            pub fn batch_invariant(mut self) -> Self {
+                self.0.options.batch_invariant = true;
+                self
+            }
+
+            /// Checks and plans the product and makes its tensor maps, once for any number of launches.
+            ///
+            /// # Errors
+            ///
+            /// [`Error::Argument`](crate::Error::Argument) if shapes, strides or devices do not fit, or `out` overlaps an
+            /// input.
+            pub fn prepare(&self, device: &Device) -> Result<PreparedGemm> {
+                self.0.prepare(device)
+            }
+
+            /// Enqueues the product.
+            ///
+            /// # Errors
+            ///
+            /// As [`prepare`](Self::prepare), before anything runs; otherwise what launching says.
+            pub fn launch(&self, stream: &Stream) -> Result<()> {
+                self.prepare(stream.device())?.launch(stream)
+            }
+        }
+    )+};
 }
-
-impl<T: GemmOutput> Fp8Launch<'_, T> {
-    fn validate(&self, device: &Device) -> Result<()> {
-        let Self { check, a, b, out, offsets, .. } = self;
-        let (m, n, k) = (a.rows(), b.rows(), a.cols());
-        if b.cols() != k {
-            return check.fail("b", format_args!("of K = {}", b.cols()), format_args!("of a's K = {k}"));
-        }
-        check.shape("out", out, &[m, n])?;
-        writable(*check, out)?;
-        check.on("a", a.data(), device)?;
-        check.on("b", b.data(), device)?;
-        check.on("out", out, device)?;
-        check.apart("out", out, "a", a.data())?;
-        check.apart("out", out, "the scales of a", a.scales())?;
-        check.apart("out", out, "b", b.data())?;
-        check.apart("out", out, "the scales of b", b.scales())?;
-        if let Some(offsets) = offsets {
-            if b.groups() > plan::MAX_GROUPS {
-                return check.fail("groups", b.groups(), format!("at most {}", plan::MAX_GROUPS));
-            }
-            check.shape("offsets", offsets, &[b.groups() + 1])?;
-            check.adjacent_columns("offsets", offsets)?;
-            check.on("offsets", offsets, device)?;
-            check.apart("out", out, "offsets", offsets)?;
-        }
-        extents(*check, m, n, k)
-    }
-
-    fn run(&self, stream: &Stream) -> Result<()> {
-        let Self { check, a, b, out, offsets, .. } = self;
-        let device = stream.device();
-        self.validate(device)?;
-        let problem = Problem {
-            mode: if offsets.is_some() { Mode::Contiguous } else { Mode::Dense },
-            groups: b.groups(),
-            ..Problem::dense(Input::Fp8, T::OUTPUT, a.rows(), b.rows(), a.cols())
-        };
-        if out.is_empty() || problem.groups == 0 {
-            return Ok(());
-        }
-        let plan = planned(*check, &problem, device.card(), self.tile)?;
-        // The kernel reads ahead, so without K it still reads one scale, which it does not use: of memory that every
-        // launch has and this one does not write.
-        let unused = offsets.map_or(stream.status_address(), Tensor::address);
-        let scales = |scales: &Tensor<f32>| {
-            let mut strides = [0; 3];
-            if problem.k == 0 {
-                return (unused, strides);
-            }
-            for (to, stride) in strides[3 - scales.rank()..].iter_mut().zip(scales.strides()) {
-                *to = *stride as i64;
-            }
-            (scales.address(), strides)
-        };
-        let (a_scales, [_, a_scales_row_stride, a_scales_block_stride]) = scales(a.scales());
-        let (b_scales, [b_scales_group_stride, b_scales_row_stride, b_scales_block_stride]) =
-            scales(b.scales());
-        let params = NgFp8GemmParams {
-            a: operand(device, a.data(), plan.tile.rows())?,
-            b: operand(device, b.data(), plan.tile.columns())?,
-            a_scales,
-            b_scales,
-            offsets: offsets.map_or(0, Tensor::address),
-            gather: 0,
-            out: out.address(),
-            out_scales: 0,
-            column_scales: 0,
-            bias: 0,
-            row_weights: 0,
-            status: stream.status_address(),
-            a_scales_batch_stride: 0,
-            a_scales_row_stride,
-            a_scales_block_stride,
-            b_scales_group_stride,
-            b_scales_row_stride,
-            b_scales_block_stride,
-            out_batch_stride: 0,
-            out_row_stride: out.strides()[0] as i64,
-            out_scales_row_stride: 0,
-            out_scales_block_stride: 0,
-            column_scales_group_stride: 0,
-            bias_group_stride: 0,
-            alpha: 1.0,
-            clamp: 0.0,
-            rows: problem.m as u32,
-            n: problem.n as u32,
-            k: problem.k as u32,
-            groups: problem.groups as u32,
-            mode: problem.mode as u32,
-            out_type: problem.output as u32,
-            flags: store_flags(out),
-            reserved: [0; 11],
-        };
-        let mut launch = kernel(&plan, &params)
-            .reads(a.data())
-            .reads(a.scales())
-            .reads(b.data())
-            .reads(b.scales())
-            .writes(*out);
-        if let Some(offsets) = offsets {
-            launch = launch.reads(*offsets);
-        }
-        launch.launch(stream)
-    }
+options! {
+    Fp8Gemm: "`[N]`", "`[M]`";
+    GroupedFp8Gemm: "`[N]`, or `[G, N]`", "`[R]`";
+    MaskedFp8Gemm: "`[N]`, or `[G, N]`", "`[G, M]`";
+    BatchedFp8Gemm: "`[N]`, or `[H, N]`", "`[H, M]`";
 }

@@ -23,7 +23,7 @@ pub(super) fn planned(check: Checks, problem: &Problem, card: &Card, tile: Optio
     }
 }
 
-pub(super) fn kernel<'a, P: Parameters>(plan: &Plan, params: &'a P) -> KernelLaunch<'a> {
+pub(super) fn kernel(plan: &Plan, params: &impl Parameters) -> KernelLaunch<'static> {
     KernelLaunch::new(plan.entry, params)
         .grid([plan.grid, 1, 1])
         .block(plan.threads)

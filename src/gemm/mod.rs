@@ -9,31 +9,43 @@ mod bf16_products;
 mod cost;
 mod fp8_products;
 mod launch;
+mod output;
 pub mod plan;
+mod product;
 mod variants;
 
-use crate::dtype::{Element, bf16};
+use crate::dtype::{Element, bf16, f16};
+use crate::tensor::Tensor;
+use output::Out;
 use plan::Output;
 
 pub use bf16_products::{BatchedBf16Gemm, Bf16Gemm};
-pub use fp8_products::{Fp8Gemm, GroupedFp8Gemm};
+pub use fp8_products::{BatchedFp8Gemm, Fp8Gemm, GroupedFp8Gemm, MaskedFp8Gemm};
+pub use output::Fp8GemmOutput;
+pub use product::PreparedGemm;
 pub use variants::Tile;
 
 mod sealed {
-    pub trait Sealed {
+    pub trait Sealed: Sized + crate::dtype::Element {
         const OUTPUT: super::Output;
+
+        fn erase(tensor: &crate::Tensor<Self>) -> super::output::Out;
     }
 }
 
-/// What a product can be written as: `f32`, or `bf16` (rounded to nearest even).
+/// The floats that products are written as, rounded to nearest even: [`bf16`], [`f16`] or `f32`.
 pub trait GemmOutput: Element + sealed::Sealed {}
 
-impl sealed::Sealed for f32 {
-    const OUTPUT: Output = Output::F32;
-}
-impl GemmOutput for f32 {}
+macro_rules! outputs {
+    ($($type:ty => $output:ident),+) => {$(
+        impl sealed::Sealed for $type {
+            const OUTPUT: Output = Output::$output;
 
-impl sealed::Sealed for bf16 {
-    const OUTPUT: Output = Output::Bf16;
+            fn erase(tensor: &Tensor<Self>) -> Out {
+                Out::$output(tensor.clone())
+            }
+        }
+        impl GemmOutput for $type {}
+    )+};
 }
-impl GemmOutput for bf16 {}
+outputs!(f32 => F32, bf16 => Bf16, f16 => F16);

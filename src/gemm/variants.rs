@@ -173,6 +173,13 @@ impl Tile {
         self.0.variant(problem).is_some()
     }
 
+    /// Rows of A and of B in one copy to shared memory.
+    pub(crate) fn copied_rows(self) -> [usize; 2] {
+        let Shape { rows, columns, cluster, ref variants, source, .. } = *self.0;
+        let whole = source.swapped || variants.iter().any(|variant| variant.purpose.grouped.is_some());
+        if whole { [rows, columns] } else { [rows.min(64), columns / cluster] }
+    }
+
     pub(crate) fn shape(self) -> &'static Shape {
         self.0
     }
@@ -231,8 +238,11 @@ impl Purpose {
             Some(wide) => problem.output == if wide { Output::F32 } else { Output::Bf16 },
             None => source.outputs.contains(&problem.output),
         };
+        // What is compiled for one mode alone does nothing to its sums.
+        let epilogue = self.grouped.is_none() || !(problem.epilogue || problem.accumulate);
         self.mode(source, problem.mode)
             && output
+            && epilogue
             && (self.a_e5m2, self.b_e5m2) == (problem.a_e5m2, problem.b_e5m2)
             && (self.gather, self.swiglu) == (problem.gather, problem.swiglu)
             && self.f16 == (problem.input == Input::F16)

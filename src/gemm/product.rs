@@ -1,0 +1,267 @@
+//! An FP8 product of any kind: its checks, its parameters, and its launch.
+
+use super::Tile;
+use super::launch::{extents, kernel, operand, planned};
+use super::output::Out;
+use super::plan::{self, Input, Mode, Problem};
+use crate::device::abi::{
+    NG_GEMM_A_SCALES_UE8M0, NG_GEMM_ACCUMULATE, NG_GEMM_B_SCALES_UE8M0, NG_GEMM_SCALES_POWER_OF_TWO,
+    NgFp8GemmParams,
+};
+use crate::device::{Device, KernelLaunch, Stream};
+use crate::error::Result;
+use crate::fp8::Operand;
+use crate::tensor::Tensor;
+use crate::validate::Checks;
+use std::fmt;
+use std::mem::offset_of;
+
+/// Operands and options.
+#[derive(Debug, Clone)]
+pub(super) struct Product {
+    pub name: &'static str,
+    pub mode: Mode,
+    pub a: Operand,
+    pub b: Operand,
+    /// Offsets or counts of the groups.
+    pub groups: Option<Tensor<i32>>,
+    pub out: Out,
+    pub options: Options,
+}
+
+/// What every product can be asked for.
+#[derive(Debug, Clone)]
+pub(super) struct Options {
+    pub tile: Option<Tile>,
+    pub alpha: f32,
+    pub bias: Option<Tensor<f32>>,
+    pub row_weights: Option<Tensor<f32>>,
+    pub accumulate: bool,
+    pub power_of_two: bool,
+    pub batch_invariant: bool,
+    pub expected_rows: usize,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            tile: None,
+            alpha: 1.0,
+            bias: None,
+            row_weights: None,
+            accumulate: false,
+            power_of_two: false,
+            batch_invariant: false,
+            expected_rows: 0,
+        }
+    }
+}
+
+/// A product that is ready to run: checked, planned, with its tensor maps. Made by `prepare` of every FP8 product; clones
+/// are the same product.
+///
+/// It holds its operands, whose values may change between launches, and launching it allocates nothing.
+#[derive(Clone)]
+pub struct PreparedGemm {
+    name: &'static str,
+    device: Device,
+    /// `None` where there is nothing to do.
+    launch: Option<KernelLaunch<'static>>,
+}
+
+const PARAMETERS: usize = size_of::<NgFp8GemmParams>();
+
+impl PreparedGemm {
+    /// Enqueues the product.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Argument`](crate::Error::Argument) if the stream is on another device; otherwise what launching says.
+    pub fn launch(&self, stream: &Stream) -> Result<()> {
+        if *stream.device() != self.device {
+            let want = format!("on the operands' device, {}", self.device.name());
+            return Checks::of(self.name).fail("stream", format_args!("on {}", stream.device().name()), want);
+        }
+        let Some(launch) = &self.launch else { return Ok(()) };
+        // Each stream, and each graph, has a status word of its own.
+        const STATUS: usize = offset_of!(NgFp8GemmParams, status);
+        let mut parameters = [0; PARAMETERS];
+        parameters.copy_from_slice(launch.parameters());
+        parameters[STATUS..STATUS + 8].copy_from_slice(&stream.status_address().to_ne_bytes());
+        launch.with_parameters(&parameters).launch(stream)
+    }
+}
+
+impl fmt::Debug for PreparedGemm {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let kernel = self.launch.as_ref().map_or("nothing to do", |launch| launch.entry());
+        write!(f, "{} prepared for {}: {kernel}", self.name, self.device.name())
+    }
+}
+
+impl Product {
+    /// The ranks of A, B and the output.
+    fn ranks(&self) -> [usize; 2] {
+        match self.mode {
+            Mode::Dense => [2, 2],
+            Mode::Contiguous => [2, 3],
+            _ => [3, 3],
+        }
+    }
+
+    fn shape(&self) -> Vec<usize> {
+        let (m, n) = (self.a.extent(1), self.b.extent(1));
+        if self.a.data.rank() == 3 { vec![self.a.extent(2), m, n] } else { vec![m, n] }
+    }
+
+    fn validate(&self, device: &Device) -> Result<()> {
+        let Self { a, b, out, options, .. } = self;
+        let check = Checks::of(self.name);
+        let [a_rank, b_rank] = self.ranks();
+        check.rank("a", &a.data, a_rank)?;
+        check.rank("b", &b.data, b_rank)?;
+        let (m, n, k) = (a.extent(1), b.extent(1), a.extent(0));
+        if b.extent(0) != k {
+            let got = format!("of K = {}", b.extent(0));
+            return check.fail("b", got, format_args!("of a's K = {k}"));
+        }
+        let groups = if b_rank == 3 { b.extent(2) } else { 1 };
+        if a_rank == 3 && a.extent(2) != groups {
+            let got = format!("of {groups} matrices");
+            return check.fail("b", got, format_args!("of as many as a has, {}", a.extent(2)));
+        }
+        let shape = self.shape();
+        out.check(check, &shape, device)?;
+        for (operand, names) in [(a, ["a", "the scales of a"]), (b, ["b", "the scales of b"])] {
+            operand.on(check, names[0], device)?;
+            out.apart_from(check, operand, names)?;
+        }
+        self.validate_groups(check, groups, device)?;
+        if !options.alpha.is_finite() {
+            return check.fail("alpha", options.alpha, "finite");
+        }
+        if options.accumulate && matches!(out, Out::E4m3(_)) {
+            return check.fail("accumulate", "asked for", "left out for an output of e4m3");
+        }
+        if let Some(bias) = &options.bias {
+            if !(bias.rank() == 2 && b_rank == 3) {
+                check.rank("bias", bias, 1)?;
+            }
+            let want = [groups, n];
+            check.shape("bias", bias, &want[2 - bias.rank()..])?;
+            check.adjacent_columns("bias", bias)?;
+            check.on("bias", bias, device)?;
+            out.apart(check, "bias", bias)?;
+        }
+        if let Some(weights) = &options.row_weights {
+            check.shape("row_weights", weights, &shape[..shape.len() - 1])?;
+            check.contiguous("row_weights", weights)?;
+            check.on("row_weights", weights, device)?;
+            out.apart(check, "row_weights", weights)?;
+        }
+        extents(check, m, n, k)
+    }
+
+    fn validate_groups(&self, check: Checks, count: usize, device: &Device) -> Result<()> {
+        let Some(groups) = &self.groups else { return Ok(()) };
+        if count > plan::MAX_GROUPS {
+            return check.fail("groups", count, format!("at most {}", plan::MAX_GROUPS));
+        }
+        let (name, len) =
+            if self.mode == Mode::Contiguous { ("offsets", count + 1) } else { ("counts", count) };
+        check.shape(name, groups, &[len])?;
+        check.adjacent_columns(name, groups)?;
+        check.on(name, groups, device)?;
+        self.out.apart(check, name, groups)
+    }
+
+    fn problem(&self) -> Problem {
+        let Self { mode, a, b, out, options, .. } = self;
+        Problem {
+            a_e5m2: a.e5m2,
+            b_e5m2: b.e5m2,
+            mode: *mode,
+            accumulate: options.accumulate,
+            epilogue: options.alpha != 1.0
+                || options.bias.is_some()
+                || options.row_weights.is_some()
+                || b.column_scales.is_some(),
+            groups: if *mode == Mode::Dense { 1 } else { b.extent(2) },
+            expected_rows: options.expected_rows,
+            batch_invariant: options.batch_invariant,
+            ..Problem::dense(Input::Fp8, out.output(), a.extent(1), b.extent(1), a.extent(0))
+        }
+    }
+
+    /// Checks it, chooses a kernel and makes its parameters. They lack the status word, which is the stream's.
+    pub(super) fn prepare(&self, device: &Device) -> Result<PreparedGemm> {
+        self.validate(device)?;
+        let problem = self.problem();
+        if self.out.is_empty() || problem.groups == 0 {
+            return Ok(PreparedGemm { name: self.name, device: device.clone(), launch: None });
+        }
+        let plan = planned(Checks::of(self.name), &problem, device.card(), self.options.tile)?;
+        let Self { a, b, out, options, .. } = self;
+        let [a_rows, b_rows] = plan.tile.copied_rows();
+        let flag = |on: bool, flag: u32| if on { flag } else { 0 };
+        // Without K no scale is read.
+        let scales = |operand: &Operand| if problem.k == 0 { (0, [0; 3]) } else { operand.scales.placed() };
+        let (a_scales, [a_scales_batch_stride, a_scales_row_stride, a_scales_block_stride]) = scales(a);
+        let (b_scales, [b_scales_group_stride, b_scales_row_stride, b_scales_block_stride]) = scales(b);
+        let (out_scales, [out_scales_row_stride, out_scales_block_stride]) = out.scales();
+        let [out_batch_stride, out_row_stride] = out.strides();
+        let vector = |tensor: &Option<Tensor<f32>>| {
+            tensor.as_ref().map_or((0, 0), |tensor| {
+                let stride = if tensor.rank() == 2 { tensor.strides()[0] as i64 } else { 0 };
+                (tensor.address(), stride)
+            })
+        };
+        let (column_scales, column_scales_group_stride) = vector(&b.column_scales);
+        let (bias, bias_group_stride) = vector(&options.bias);
+        let params = NgFp8GemmParams {
+            a: operand(device, &a.data, a_rows)?,
+            b: operand(device, &b.data, b_rows)?,
+            a_scales,
+            b_scales,
+            offsets: self.groups.as_ref().map_or(0, Tensor::address),
+            gather: 0,
+            out: out.address(),
+            out_scales,
+            column_scales,
+            bias,
+            row_weights: vector(&options.row_weights).0,
+            status: 0,
+            a_scales_batch_stride,
+            a_scales_row_stride,
+            a_scales_block_stride,
+            b_scales_group_stride,
+            b_scales_row_stride,
+            b_scales_block_stride,
+            out_batch_stride,
+            out_row_stride,
+            out_scales_row_stride,
+            out_scales_block_stride,
+            column_scales_group_stride,
+            bias_group_stride,
+            alpha: options.alpha,
+            clamp: 0.0,
+            rows: problem.m as u32,
+            n: problem.n as u32,
+            k: problem.k as u32,
+            groups: problem.groups as u32,
+            mode: problem.mode as u32,
+            out_type: problem.output as u32,
+            flags: out.store_flags()
+                | flag(options.accumulate, NG_GEMM_ACCUMULATE)
+                | flag(a.scales.are_codes(), NG_GEMM_A_SCALES_UE8M0)
+                | flag(b.scales.are_codes(), NG_GEMM_B_SCALES_UE8M0)
+                | flag(options.power_of_two, NG_GEMM_SCALES_POWER_OF_TWO),
+            reserved: [0; 11],
+        };
+        let mut launch = b.read_by(a.read_by(kernel(&plan, &params)));
+        launch = self.groups.iter().fold(launch, KernelLaunch::reads);
+        launch = options.bias.iter().chain(&options.row_weights).fold(launch, KernelLaunch::reads);
+        let launch = Some(out.written_by(launch));
+        Ok(PreparedGemm { name: self.name, device: device.clone(), launch })
+    }
+}
