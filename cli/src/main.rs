@@ -1,9 +1,10 @@
-//! The `narrowgauge` command: cards, correctness checks, benchmarks and profiles.
+//! The `narrowgauge` command: cards, plans, correctness checks, benchmarks and profiles.
 
 mod bench;
 mod cards;
 mod cases;
 mod check;
+mod plan;
 mod profile;
 // The example is the engine; a bundle carries it for machines that cannot compile.
 #[cfg(feature = "demo")]
@@ -42,6 +43,8 @@ enum Task {
         #[arg(long)]
         json: bool,
     },
+    /// Which kernel an operation would run on a card, and what each would cost
+    Plan(plan::Options),
     /// Count what an operation's kernels do, instruction by instruction, on the simulated card.
     Profile(Box<profile::Options>),
     /// Generate tokens from a checkpoint; its own flags follow.
@@ -71,6 +74,7 @@ fn main() -> ExitCode {
         }
         Task::Check { on, options } => open(&on).and_then(|device| check::run(&device, &on.filter, &options)),
         Task::Bench { on, json } => open(&on).and_then(|device| bench::run(&device, &on.filter, json)),
+        Task::Plan(options) => plan::run(&options),
         Task::Profile(options) => profile::run(&options),
         #[cfg(feature = "demo")]
         Task::Demo { flags } => {

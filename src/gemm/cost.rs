@@ -38,6 +38,34 @@ pub struct Terms {
     pub total: f64,
 }
 
+/// The least that a product could take on a card, by its data sheet, in microseconds.
+#[derive(Debug, Clone, Copy, PartialEq)]
+#[non_exhaustive]
+pub struct Floor {
+    /// For the bytes that must move once, at the nominal bandwidth.
+    pub memory: f64,
+    /// For the multiply-accumulates of the expected rows, at the nominal rate.
+    pub tensor: f64,
+}
+
+impl Floor {
+    /// The floor of a problem on a card.
+    pub fn of(problem: &Problem, card: &Card) -> Self {
+        let rates = Rates::of(problem, card);
+        let bytes = rates.a_bytes + rates.other_bytes;
+        let per_cycle = f64::from(card.sms) * rates.tensor;
+        Self {
+            memory: bytes / (card.memory_gbps * 1e3),
+            tensor: rates.macs / (per_cycle * card.clock_ghz * 1e3),
+        }
+    }
+
+    /// The higher of the two.
+    pub fn microseconds(&self) -> f64 {
+        self.memory.max(self.tensor)
+    }
+}
+
 /// Of the nominal bandwidth, what copies reach: 4.3 of 4.8 TB/s measured on an H200.
 const HBM_SHARE: f64 = 0.9;
 /// Bytes a cycle that a multiprocessor gets from L2, and that all of them together get: what DeepGEMM's planner assumes for
@@ -81,6 +109,8 @@ pub(crate) struct Rates<'a> {
     groups: f64,
     /// Stages of K of one tile.
     k_blocks: f64,
+    /// Multiply-accumulates without padding.
+    macs: f64,
     a_bytes: f64,
     /// Bytes of memory apart from A.
     other_bytes: f64,
@@ -149,6 +179,7 @@ impl<'a> Rates<'a> {
             launch: LAUNCH_US * 1e3 * card.clock_ghz,
             rows,
             groups,
+            macs: rows * n * per_tile_k,
             k_blocks: (per_tile_k / stage_k).ceil(),
             a_bytes: if grouped_k { m * k } else { rows * k } * element * scales,
             other_bytes: b_bytes + out,

@@ -12,6 +12,7 @@ mod launch;
 mod output;
 pub mod plan;
 mod product;
+pub mod published;
 mod variants;
 
 use crate::dtype::{Element, bf16, f16};

@@ -3,7 +3,7 @@
 //! The variants are those of `kernels/variants`; what each would cost is in the cost model. A choice allocates
 //! nothing and reads no data, so the same problem on the same card always runs the same kernel.
 
-pub use super::cost::Terms;
+pub use super::cost::{Floor, Terms};
 use super::cost::{Rates, usable_sms};
 use super::variants::{STAGE_BYTES, Tile, Variant};
 use crate::Card;

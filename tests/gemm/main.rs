@@ -2,6 +2,7 @@
 
 #[path = "../common/mod.rs"]
 mod common;
+mod plans;
 mod properties;
 
 use common::{config, device};

@@ -8,7 +8,7 @@ mod features;
 mod json;
 mod report;
 mod sass;
-mod table;
+pub mod table;
 mod text;
 mod tools;
 
