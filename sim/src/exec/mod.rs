@@ -13,6 +13,7 @@ mod cluster;
 mod convert;
 mod copies;
 mod dependent;
+mod execute;
 mod footprint;
 mod hotspots;
 mod maps;
@@ -30,6 +31,7 @@ mod shadows;
 mod step;
 mod turns;
 mod warp;
+mod warp_wide;
 mod wgmma;
 
 use crate::counters::Counters;
