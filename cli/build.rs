@@ -1,4 +1,9 @@
-//! Tells the command line which commit it is built from.
+//! Tells the command line which commit it is built from, and its tests whether machine code can be read.
+
+// The command line looks for the toolkit in the same places.
+#[allow(dead_code, reason = "the command line uses the rest")]
+#[path = "src/profile/tools.rs"]
+mod tools;
 
 use std::process::Command;
 
@@ -13,6 +18,16 @@ fn main() {
         println!("cargo::rerun-if-changed={log}");
     }
     println!("cargo::rerun-if-changed=build.rs");
+    println!("cargo::rerun-if-changed=src/profile/tools.rs");
+    println!("cargo::rustc-check-cfg=cfg(ng_disassembler)");
+    for name in ["NVCC", "CUDA_HOME", "CUDA_PATH", "NARROWGAUGE_NO_NVCC"] {
+        println!("cargo::rerun-if-env-changed={name}");
+    }
+    let without =
+        std::env::var_os("NARROWGAUGE_NO_NVCC").is_some_and(|value| !value.is_empty() && value != "0");
+    if !without && ["nvcc", "cuobjdump"].iter().all(|tool| tools::find(tool).is_some()) {
+        println!("cargo::rustc-cfg=ng_disassembler");
+    }
     let commit = git(&["rev-parse", "--short=12", "HEAD"]).unwrap_or_else(|| "unknown".to_owned());
     println!("cargo::rustc-env=NARROWGAUGE_COMMIT={commit}");
 }

@@ -6,6 +6,7 @@ mod cases;
 mod check;
 mod plan;
 mod profile;
+mod variants;
 // The example is the engine; a bundle carries it for machines that cannot compile.
 #[cfg(feature = "demo")]
 #[allow(dead_code, reason = "its `main` is not called here")]
@@ -45,6 +46,8 @@ enum Task {
     },
     /// Which kernel an operation would run on a card, and what each would cost
     Plan(plan::Options),
+    /// Machine code of every GEMM variant: write its tables, or check that none became worse
+    Variants(variants::Options),
     /// Count what an operation's kernels do, instruction by instruction, on the simulated card.
     Profile(Box<profile::Options>),
     /// Generate tokens from a checkpoint; its own flags follow.
@@ -75,6 +78,7 @@ fn main() -> ExitCode {
         Task::Check { on, options } => open(&on).and_then(|device| check::run(&device, &on.filter, &options)),
         Task::Bench { on, json } => open(&on).and_then(|device| bench::run(&device, &on.filter, json)),
         Task::Plan(options) => plan::run(&options),
+        Task::Variants(options) => variants::run(&options),
         Task::Profile(options) => profile::run(&options),
         #[cfg(feature = "demo")]
         Task::Demo { flags } => {

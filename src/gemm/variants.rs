@@ -163,6 +163,40 @@ impl Tile {
         self.0.source.swapped
     }
 
+    /// Every tile of the family, in the order of the list for each kind of operands.
+    pub fn all() -> impl Iterator<Item = Tile> {
+        TILES.iter().flatten().copied()
+    }
+
+    /// What it multiplies; f16 where it says bf16 and a kernel of it is for f16.
+    pub fn input(&self) -> Input {
+        self.0.source.input
+    }
+
+    /// Warpgroups of a block that multiply.
+    pub fn warpgroups(&self) -> usize {
+        self.0.variants[0].consumers() as usize
+    }
+
+    /// The extent of K that one stage holds.
+    pub fn k_per_stage(&self) -> usize {
+        self.input().k_per_stage()
+    }
+
+    /// The kernels of this tile, each with the types of A and B.
+    pub fn types(&self) -> impl Iterator<Item = (&'static str, [&'static str; 2])> {
+        let half = self.input() == Input::Bf16;
+        self.0.variants.iter().map(move |variant| {
+            let name = |e5m2| match (half, variant.purpose.f16, e5m2) {
+                (true, false, _) => "bf16",
+                (true, true, _) => "f16",
+                (false, _, false) => "e4m3",
+                (false, _, true) => "e5m2",
+            };
+            (variant.entry, [name(variant.purpose.a_e5m2), name(variant.purpose.b_e5m2)])
+        })
+    }
+
     /// Entry names of the kernels of this tile, one for each combination of types that is compiled by itself.
     pub fn entries(&self) -> impl Iterator<Item = &'static str> {
         self.0.variants.iter().map(|variant| variant.entry)

@@ -1,4 +1,4 @@
-//! Developer tasks: `cargo xtask setup|demo|test|bundle|package|mutants|soundness`.
+//! Developer tasks: `cargo xtask setup|demo|test|bundle|package|variants|mutants|soundness`.
 
 mod bundle;
 #[path = "../../build/compile.rs"]
@@ -9,6 +9,7 @@ mod mutants;
 mod package;
 mod setup;
 mod soundness;
+mod tables;
 mod test;
 #[path = "../../build/toolchain.rs"]
 mod toolchain;
@@ -28,6 +29,7 @@ const USAGE: &str = "usage: cargo xtask <task>
   bundle    dist/narrowgauge-bundle/: checks, benchmarks and demo for a GPU machine with no Rust
   package   dist/packages/: the crates as published, with prebuilt kernel images
   mutants   break the kernels in small ways and count how many breaks their tests notice (--help: its flags)
+  variants  docs/gemm-variants.*: registers, instructions and conflicts of every GEMM variant (--check: compare)
   soundness undefined behaviour (Miri) and dependencies (cargo-deny), where the tools are there";
 
 fn main() -> ExitCode {
@@ -38,6 +40,7 @@ fn main() -> ExitCode {
         Some("test") => test::test(),
         Some("bundle") => bundle::bundle(),
         Some("package") => package::package(),
+        Some("variants") => tables::variants(&args.collect::<Vec<_>>()),
         Some("soundness") => soundness::soundness(),
         Some("mutants") => mutants::mutants(&args.collect::<Vec<_>>()),
         _ => Err(USAGE.to_owned()),

@@ -2,12 +2,12 @@
 
 mod adapter;
 mod against;
-mod code;
+pub mod code;
 mod expression;
 mod features;
 mod json;
 mod report;
-mod sass;
+pub mod sass;
 pub mod table;
 mod text;
 mod tools;
