@@ -20,6 +20,53 @@ pub enum Rounding {
     F32,
     /// Nearest bf16.
     Bf16,
+    /// Nearest f16.
+    F16,
+}
+
+/// What becomes of the sums of an FP8 product `[m, n]`, in the order of the fields. Empty slices stand for nothing.
+#[derive(Debug, Clone, Copy)]
+pub struct Epilogue<'a> {
+    /// Their factor.
+    pub alpha: f32,
+    /// Factors of columns, `[n]`.
+    pub column_scales: &'a [f32],
+    /// Added to columns, `[n]`.
+    pub bias: &'a [f32],
+    /// Added, `[m, n]`.
+    pub old: &'a [f32],
+    /// Factors of rows, `[m]`.
+    pub row_weights: &'a [f32],
+}
+
+impl Epilogue<'_> {
+    /// The sums themselves.
+    pub const NONE: Self = Self { alpha: 1.0, column_scales: &[], bias: &[], old: &[], row_weights: &[] };
+
+    /// The exact value, and the bound of its error, of a sum of which the kernel's is within `error`. Each step rounds once.
+    fn apply(&self, (mut value, mut error): (f64, f64), row: usize, column: usize, n: usize) -> (f64, f64) {
+        if self.alpha != 1.0 {
+            scale(&mut value, &mut error, self.alpha);
+        }
+        if let Some(factor) = self.column_scales.get(column) {
+            scale(&mut value, &mut error, *factor);
+        }
+        for addend in [self.bias.get(column), self.old.get(row * n + column)].into_iter().flatten() {
+            value += f64::from(*addend);
+            error += UNIT_F32 * (value.abs() + error);
+        }
+        if let Some(factor) = self.row_weights.get(row) {
+            scale(&mut value, &mut error, *factor);
+        }
+        (value, error)
+    }
+}
+
+/// A multiplication that rounds to f32.
+fn scale(value: &mut f64, error: &mut f64, factor: f32) {
+    *value *= f64::from(factor);
+    *error *= f64::from(factor).abs();
+    *error += UNIT_F32 * (value.abs() + *error);
 }
 
 /// An FP8 product `[m, k]` × `[n, k]`ᵀ with 1×128 scales of `a` and 128×128 scales of `b`, everything row-major.
@@ -50,6 +97,9 @@ const BF16: TensorCore = TensorCore { k: 16, fraction_bits: 25, result_bits: 23 
 
 const UNIT_F32: f64 = 1.0 / (1u64 << 24) as f64;
 const UNIT_BF16: f64 = 1.0 / 256.0;
+const UNIT_F16: f64 = 1.0 / 2048.0;
+/// Half of the smallest positive f16.
+const LEAST_F16: f64 = 1.0 / (1u64 << 25) as f64;
 
 /// A factor of a product: its value, and the exponent that the tensor core aligns by.
 #[derive(Clone, Copy)]
@@ -113,12 +163,18 @@ impl Rounding {
         match self {
             Rounding::F32 => 0.0,
             Rounding::Bf16 => UNIT_BF16 * (value.abs() + error),
+            Rounding::F16 => (UNIT_F16 * (value.abs() + error)).max(LEAST_F16),
         }
     }
 }
 
 /// The FP8 product and its bound.
 pub fn fp8(product: &Fp8Product<'_>, rounding: Rounding) -> Expected {
+    fp8_with(product, &Epilogue::NONE, rounding)
+}
+
+/// The FP8 product, what becomes of it, and the bound.
+pub fn fp8_with(product: &Fp8Product<'_>, epilogue: &Epilogue<'_>, rounding: Rounding) -> Expected {
     let (m, n, k) = product.extents;
     let blocks = k.div_ceil(128);
     let decode = |values: &[E4m3]| -> Vec<Factor> {
@@ -142,6 +198,7 @@ pub fn fp8(product: &Fp8Product<'_>, rounding: Rounding) -> Expected {
             }
             // One rounding of each product of scales, and one of each fused multiply-add.
             error += UNIT_F32 * (blocks as f64 + 1.0) * partial + 2.0 * UNIT_F32 * magnitude;
+            let (value, mut error) = epilogue.apply((value, error), row, column, n);
             error += rounding.error(value, error);
             expected.values.push(value);
             expected.bounds.push(error);

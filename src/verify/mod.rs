@@ -19,7 +19,7 @@
 //! Every check returns [`Evidence`]: how much was compared and how close it was.
 //!
 //! ```
-//! use narrowgauge::verify::gemm::{Fp8Check, Rows, Values};
+//! use narrowgauge::verify::gemm::{Fp8Check, Form, Rows, Values};
 //! use narrowgauge::{Card, Device, ScaleLayout, bf16};
 //!
 //! # #[cfg(ng_kernels)]
@@ -32,6 +32,7 @@
 //!     layout: ScaleLayout::RowMajor,
 //!     tile: None,
 //!     values: Values::Normal,
+//!     form: Form::PLAIN,
 //!     seed: 1,
 //! };
 //! let evidence = check.check::<bf16>(&device)?;

@@ -14,6 +14,9 @@ use crate::gemm::reference::{Fp8Product, Rounding};
 const UNIT_F32: f64 = 1.0 / (1u64 << 24) as f64;
 const UNIT_F64: f64 = f64::EPSILON / 2.0;
 const UNIT_BF16: f64 = 1.0 / 256.0;
+const UNIT_F16: f64 = 1.0 / 2048.0;
+/// Half of the smallest positive f16.
+const LEAST_F16: f64 = 1.0 / (1u64 << 25) as f64;
 
 /// How a computed product is projected.
 #[derive(Debug, Clone, Copy)]
@@ -97,6 +100,7 @@ impl Projection {
                 let rounded = match self.rounding {
                     Rounding::F32 => 0.0,
                     Rounding::Bf16 => UNIT_BF16 / (1.0 - UNIT_BF16) * norm,
+                    Rounding::F16 => UNIT_F16 / (1.0 - UNIT_F16) * norm + LEAST_F16 * (n as f64).sqrt(),
                 };
                 let bound = lambda * (error + rounded);
                 let sum: f64 = got.iter().zip(&signs).map(|(x, sign)| f64::from(*x) * sign).sum();

@@ -7,7 +7,7 @@
 //! Nothing is shared with the simulated card, whose own model a test compares with this one.
 
 use crate::dtype::{E4m3, bf16};
-use crate::gemm::reference::Fp8Product;
+use crate::gemm::reference::{Epilogue, Fp8Product};
 
 /// How a kind of tensor instruction adds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -151,6 +151,15 @@ pub fn fp8_element(product: &Fp8Product<'_>, row: usize, column: usize) -> f32 {
         let scale = product.a_scales[row * blocks + block] * product.b_scales[column / 128 * blocks + block];
         TensorCore::FP8.dot(0.0, a, b).mul_add(scale, total)
     })
+}
+
+/// What becomes of a sum, in the order of the kernel's operations, each rounded to f32.
+pub fn fp8_finish(sum: f32, epilogue: &Epilogue<'_>, (row, column): (usize, usize), n: usize) -> f32 {
+    let scaled = if epilogue.alpha == 1.0 { sum } else { sum * epilogue.alpha };
+    let scaled = epilogue.column_scales.get(column).map_or(scaled, |scale| scaled * scale);
+    let biased = epilogue.bias.get(column).map_or(scaled, |bias| scaled + bias);
+    let added = epilogue.old.get(row * n + column).map_or(biased, |old| biased + old);
+    epilogue.row_weights.get(row).map_or(added, |weight| added * weight)
 }
 
 /// One element of a bf16 product, of which these are the row of A and the row of B.

@@ -4,7 +4,7 @@ use crate::{compile, in_time, on_seeds, ptx, toolchain, variants};
 use narrowgauge::gemm::Tile;
 use narrowgauge::gemm::plan::{Input, Mode};
 use narrowgauge::sim::Schedule;
-use narrowgauge::verify::gemm::{Fp8Check, Rows, Values};
+use narrowgauge::verify::gemm::{Form, Fp8Check, Rows, Values};
 use narrowgauge::verify::mla::AttentionInputs;
 use narrowgauge::verify::{self, Source};
 use narrowgauge::{Card, Device, ScaleLayout, bf16};
@@ -28,7 +28,9 @@ fn product(device: &Device) -> Result<(), String> {
     let tile =
         Tile::of(Input::Fp8, Mode::Dense).into_iter().find(|tile| (tile.rows(), tile.columns()) == (64, 64));
     let (rows, layout, values) = (Rows::Dense(5), ScaleLayout::RowMajor, Values::Integers);
-    Fp8Check { rows, n: 24, k: 272, layout, tile, values, seed: 1 }.check::<bf16>(device).map(drop)
+    Fp8Check { rows, n: 24, k: 272, layout, tile, values, form: Form::PLAIN, seed: 1 }
+        .check::<bf16>(device)
+        .map(drop)
 }
 
 /// The first quick case with this in its name.

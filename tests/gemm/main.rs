@@ -9,7 +9,7 @@ use common::{config, device};
 use narrowgauge::dtype::nearest_bf16;
 use narrowgauge::gemm::plan::{Input, Mode};
 use narrowgauge::gemm::{BatchedBf16Gemm, Bf16Gemm, Fp8Gemm, GroupedFp8Gemm, Tile};
-use narrowgauge::verify::gemm::{Bf16Check, Fp8Check, Rows, Values, offsets};
+use narrowgauge::verify::gemm::{Bf16Check, Form, Fp8Check, Rows, Values, offsets};
 use narrowgauge::{Device, Error, Fp8Blocks, Fp8Rows, ScaleLayout, bf16, verify};
 use proptest::prelude::*;
 
@@ -27,6 +27,7 @@ const FP8: Fp8Check<'_> = Fp8Check {
     layout: ScaleLayout::RowMajor,
     tile: None,
     values: Values::Integers,
+    form: Form::PLAIN,
     seed: 7,
 };
 const BF16: Bf16Check = Bf16Check {
@@ -123,7 +124,7 @@ proptest! {
         (m, n, k) in (extent(), extent(), 1..480usize),
         (layout, tile, values, wide, seed) in (layouts(), fp8_tile(Mode::Dense), values(), any::<bool>(), any::<u64>()),
     ) {
-        let check = Fp8Check { rows: Rows::Dense(m), n, k, layout, tile, values, seed };
+        let check = Fp8Check { rows: Rows::Dense(m), n, k, layout, tile, values, form: Form::PLAIN, seed };
         under_every_schedule(|device| if wide { check.check::<f32>(device) } else { check.check::<bf16>(device) })?;
     }
 
@@ -135,7 +136,7 @@ proptest! {
         (layout, tile, values, wide, seed) in (layouts(), fp8_tile(Mode::Contiguous), values(), any::<bool>(), any::<u64>()),
     ) {
         let sizes = if sizes.iter().sum::<usize>() == 0 { vec![1] } else { sizes };
-        let check = Fp8Check { rows: Rows::Groups(&sizes), n, k, layout, tile, values, seed };
+        let check = Fp8Check { rows: Rows::Groups(&sizes), n, k, layout, tile, values, form: Form::PLAIN, seed };
         under_every_schedule(|device| if wide { check.check::<f32>(device) } else { check.check::<bf16>(device) })?;
     }
 

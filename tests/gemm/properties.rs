@@ -4,7 +4,7 @@ use super::common::device_under;
 use super::{BF16, FP8, bf16_tile, config, fp8_tile, layouts};
 use narrowgauge::gemm::plan::Mode;
 use narrowgauge::verify::gemm::properties::Property;
-use narrowgauge::verify::gemm::{Bf16Check, Fp8Check, Rows, Values};
+use narrowgauge::verify::gemm::{Bf16Check, Form, Fp8Check, Rows, Values};
 use narrowgauge::{ScaleLayout, bf16};
 use proptest::prelude::*;
 
@@ -23,7 +23,7 @@ proptest! {
         (m, n, k) in (2..80usize, 129..330usize, 129..520usize),
         (layout, tile, wide, seed) in (layouts(), fp8_tile(Mode::Dense), any::<bool>(), any::<u64>()),
     ) {
-        let check = Fp8Check { rows: Rows::Dense(m), n, k, layout, tile, values: Values::Normal, seed };
+        let check = Fp8Check { rows: Rows::Dense(m), n, k, layout, tile, values: Values::Normal, form: Form::PLAIN, seed };
         let device = device_under(seed);
         let held = if wide { check.holds::<f32>(&device, property) } else { check.holds::<bf16>(&device, property) };
         held.map_err(TestCaseError::fail)?;
@@ -52,7 +52,7 @@ proptest! {
     ) {
         let device = device_under(seed);
         let sizes = [&sizes[..], &[1]].concat();
-        Fp8Check { rows: Rows::Groups(&sizes), n, k, layout, tile, values: Values::Normal, seed }
+        Fp8Check { rows: Rows::Groups(&sizes), n, k, layout, tile, values: Values::Normal, form: Form::PLAIN, seed }
             .holds::<bf16>(&device, Property::Parts)
             .map_err(TestCaseError::fail)?;
         Bf16Check { batch: Some(batch), m: sizes[0] + 1, n, k, interleaved, tile: half_tile, values: Values::Normal, seed }

@@ -3,7 +3,7 @@
 use narrowgauge::gemm::Tile;
 use narrowgauge::gemm::plan::{Input, Mode};
 use narrowgauge::routing::{GatherRows, Permutation, Permute};
-use narrowgauge::verify::gemm::{Fp8Check, Rows, Values};
+use narrowgauge::verify::gemm::{Form, Fp8Check, Rows, Values};
 use narrowgauge::verify::mla::AttentionInputs;
 use narrowgauge::verify::{self, Source};
 use narrowgauge::{Card, Device, E4m3, Fp8Rows, ScaleLayout, bf16};
@@ -53,6 +53,7 @@ fn fp8(device: &Device) -> Result<(), String> {
         layout: ScaleLayout::RowMajor,
         tile: Some(tile.ok_or("no tile of 64x128")?),
         values: Values::Integers,
+        form: Form::PLAIN,
         seed: 3,
     };
     check.check::<bf16>(device).map(drop)

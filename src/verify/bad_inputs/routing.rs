@@ -14,7 +14,7 @@ use crate::mla::{CacheWrite, LatentCache, Rope, RopeTables};
 use crate::routing::{Combine, GatherRows, Permutation, Permute, Router};
 use crate::tensor::Tensor;
 use crate::verify::exact;
-use crate::verify::gemm::{Fp8Check, Rows, Values};
+use crate::verify::gemm::{Form, Fp8Check, Rows, Values};
 use crate::verify::rope::{CacheProblem, RopeProblem, check_cache_write, check_rope, parameters};
 use crate::verify::routing::{K2, RouterProblem, Scores, V3, check_gather, check_permute, check_router};
 use crate::verify::surrounded::{Place, text};
@@ -38,6 +38,7 @@ const GROUPED: Fp8Check<'_> = Fp8Check {
     layout: ScaleLayout::RowMajor,
     tile: None,
     values: Values::Integers,
+    form: Form::PLAIN,
     seed: 25,
 };
 

@@ -11,7 +11,7 @@ use crate::norm::{Add, RmsNorm, RmsNormQuantize};
 use crate::quant::Quantize;
 use crate::routing::{GatherRows, Permutation, SwigluQuantize};
 use crate::tensor::Tensor;
-use crate::verify::gemm::{Bf16Check, Fp8Check, Rows, Values};
+use crate::verify::gemm::{Bf16Check, Form, Fp8Check, Rows, Values};
 use crate::verify::surrounded::{Place, bits, text};
 use crate::verify::{exact, norm, quant};
 use crate::vocab::Embedding;
@@ -25,6 +25,7 @@ const FP8: Fp8Check<'_> = Fp8Check {
     layout: ScaleLayout::RowMajor,
     tile: None,
     values: Values::Integers,
+    form: Form::PLAIN,
     seed: 11,
 };
 const BF16: Bf16Check = Bf16Check {

@@ -4,7 +4,7 @@ use super::lab::{Lab, is};
 use super::{Row, row};
 use crate::dtype::{E4m3, bf16};
 use crate::fp8::ScaleLayout;
-use crate::verify::gemm::{Fp8Check, Fp8Inputs, Rows, Values};
+use crate::verify::gemm::{Form, Fp8Check, Fp8Inputs, Rows, Values};
 use crate::verify::{exact, norm, quant, within};
 
 type Done = Result<(), String>;
@@ -16,6 +16,7 @@ const DENSE: Fp8Check<'_> = Fp8Check {
     layout: ScaleLayout::RowMajor,
     tile: None,
     values: Values::Normal,
+    form: Form::PLAIN,
     seed: 14,
 };
 const GROUPED: Fp8Check<'_> = Fp8Check { rows: Rows::Groups(&[3, 0, 67]), ..DENSE };

@@ -1,7 +1,8 @@
 //! The cases of this family: fixed shapes, and shapes drawn from the seed.
 
+use super::forms;
 use super::properties::Property;
-use super::{Bf16Check, Fp8Check, Rows, Sampling, Values};
+use super::{Bf16Check, Form, Fp8Check, Rows, Sampling, Values};
 use crate::device::Device;
 use crate::dtype::bf16;
 use crate::fp8::ScaleLayout;
@@ -11,13 +12,14 @@ use crate::verify::{Case, Evidence, Source};
 
 type Outcome = Result<Evidence, String>;
 
-const DENSE: Fp8Check<'_> = Fp8Check {
+pub(super) const DENSE: Fp8Check<'_> = Fp8Check {
     rows: Rows::Dense(1),
     n: 128,
     k: 128,
     layout: ScaleLayout::RowMajor,
     tile: None,
     values: Values::Normal,
+    form: Form::PLAIN,
     seed: 1,
 };
 
@@ -73,6 +75,7 @@ fn drawn_dense(device: &Device, seed: u64) -> Outcome {
         layout: layout(source),
         tile: tile(source, Input::Fp8, Mode::Dense),
         values: pick(source, &Values::ALL),
+        form: Form::PLAIN,
         seed,
     };
     run_fp8(source, device, check)
@@ -102,6 +105,7 @@ fn drawn_grouped(device: &Device, seed: u64) -> Outcome {
         layout: layout(source),
         tile: tile(source, Input::Fp8, Mode::Contiguous),
         values: pick(source, &Values::ALL),
+        form: Form::PLAIN,
         seed,
     };
     run_fp8(source, device, check)
@@ -137,6 +141,7 @@ fn properties(device: &Device, seed: u64) -> Outcome {
         layout: layout(source),
         tile: tile(source, Input::Fp8, Mode::Contiguous),
         values: Values::Normal,
+        form: Form::PLAIN,
         seed,
     };
     let single = Bf16Check {
@@ -242,6 +247,14 @@ pub(in crate::verify) fn cases() -> Vec<Case> {
             Bf16Check { batch: Some(8), m: 3, n: 512, k: 128, interleaved: true, seed, ..BF16 }
                 .check::<bf16>(device)
         }),
+        case!("FP8, every form", |device, seed| forms::forms(device, seed)),
+        case!("FP8, extents at the edges", |device, seed| forms::edges(device, seed)),
+        case!("FP8, groups empty, huge and of one row", |device, seed| forms::groups(device, seed)),
+        case!("FP8 dense, every output", |device, seed| forms::mode(device, seed, Rows::Dense(70))),
+        case!("FP8 grouped, every output", |device, seed| {
+            forms::mode(device, seed, Rows::Groups(&[1, 0, 66, 5]))
+        }),
+        case!("FP8, groups and batches as loops", |device, seed| forms::parts(device, seed)),
         case!("every tile, input and output", |device, seed| every_variant(device, seed)),
         case!("FP8, a drawn shape", |device, seed| drawn_dense(device, seed)),
         case!("FP8 grouped, a drawn shape", |device, seed| drawn_grouped(device, seed)),

@@ -1,52 +1,22 @@
-//! FP8 products, dense and grouped.
+//! FP8 products of every kind, against their oracles.
 
-use super::super::surrounded::{Place, Surrounded};
-use super::super::tensor_core::fp8_element;
+use super::super::surrounded::{Poison, Surrounded, bits};
+use super::super::tensor_core::{fp8_element, fp8_finish};
 use super::super::{Evidence, Source};
-use super::{Checked, Sampling, Values, compare, compare_with_model, offsets, projection};
-use crate::device::Device;
+use super::fp8_inputs::{A, B, Form, Fp8Inputs, Fp8Operands, Rows};
+use super::{Checked, Sampling, Values, compare, compare_with_model, projection};
+use crate::card::Card;
+use crate::device::{Device, Stream};
 use crate::dtype::E4m3;
 use crate::error::Error;
-use crate::fp8::{Fp8Blocks, Fp8Rows, ScaleLayout};
-use crate::gemm::plan::Mode;
-use crate::gemm::reference::{self, Expected, Fp8Product, Rounding};
-use crate::gemm::{Fp8Gemm, GroupedFp8Gemm, Tile};
-use crate::{Stream, Tensor};
+use crate::fp8::{Fp8Blocks, Fp8Rows, Scale, ScaleLayout};
+use crate::gemm::plan::{Input, Output, Problem, plan};
+use crate::gemm::reference::{self, Epilogue, Expected, Fp8Product, Rounding};
+use crate::gemm::{
+    BatchedFp8Gemm, Fp8Gemm, Fp8GemmOutput, GroupedFp8Gemm, MaskedFp8Gemm, PreparedGemm, Tile,
+};
+use crate::quant::reference::quantize;
 use std::ops::Range;
-
-/// Which rows of A go with which weights.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Rows<'a> {
-    /// One matrix for this many rows.
-    Dense(usize),
-    /// Groups of these sizes.
-    Groups(&'a [usize]),
-}
-
-impl Rows<'_> {
-    /// How they find their weights.
-    pub fn mode(&self) -> Mode {
-        match self {
-            Rows::Dense(_) => Mode::Dense,
-            Rows::Groups(_) => Mode::Contiguous,
-        }
-    }
-
-    /// M.
-    pub fn count(&self) -> usize {
-        match self {
-            Rows::Dense(rows) => *rows,
-            Rows::Groups(sizes) => sizes.iter().sum(),
-        }
-    }
-
-    fn groups(&self) -> usize {
-        match self {
-            Rows::Dense(_) => 1,
-            Rows::Groups(sizes) => sizes.len(),
-        }
-    }
-}
 
 /// An FP8 product to run and compare with its oracles.
 #[derive(Debug, Clone, Copy)]
@@ -63,21 +33,10 @@ pub struct Fp8Check<'a> {
     pub tile: Option<Tile>,
     /// How inputs are drawn.
     pub values: Values,
+    /// What else is asked for.
+    pub form: Form,
     /// Seed of the inputs.
     pub seed: u64,
-}
-
-/// The inputs of an FP8 product on the host: row-major, `b` by groups.
-#[derive(Debug, Clone)]
-pub struct Fp8Inputs {
-    /// `[m, k]`.
-    pub a: Vec<E4m3>,
-    /// `[m, ceil(k / 128)]`.
-    pub a_scales: Vec<f32>,
-    /// `[groups, n, k]`.
-    pub b: Vec<E4m3>,
-    /// `[groups, ceil(n / 128), ceil(k / 128)]`.
-    pub b_scales: Vec<f32>,
 }
 
 impl Fp8Check<'_> {
@@ -86,57 +45,93 @@ impl Fp8Check<'_> {
         self.k.div_ceil(128)
     }
 
-    /// Draws the inputs.
-    pub fn inputs(&self) -> Fp8Inputs {
-        let mut source = Source::new(self.seed);
-        let (m, groups, blocks) = (self.rows.count(), self.rows.groups(), self.blocks());
-        // Sums of 128 products of integers up to 11 are exact in the tensor core, and of 12 are not.
-        let mut data = |count: usize| -> Vec<E4m3> {
-            (0..count).map(|_| E4m3::from_f32(self.values.draw(&mut source, 11))).collect()
+    /// Whether the planner has a kernel for it, which the given tile is if there is one.
+    pub fn is_possible(&self, output: Output) -> bool {
+        let Self { form, n, k, .. } = *self;
+        let problem = Problem {
+            mode: self.rows.mode(),
+            groups: self.rows.groups().max(1),
+            accumulate: form.accumulate,
+            epilogue: form != Form::PLAIN,
+            batch_invariant: true,
+            ..Problem::dense(Input::Fp8, output, self.rows.count().max(1), n.max(1), k)
         };
-        let (a, b) = (data(m * self.k), data(groups * self.n * self.k));
-        let mut scales = |count: usize| -> Vec<f32> {
-            (0..count).map(|_| self.values.scale(&mut source, self.k)).collect()
-        };
-        let a_scales = scales(m * blocks);
-        let b_scales = scales(groups * self.n.div_ceil(128) * blocks);
-        Fp8Inputs { a, a_scales, b, b_scales }
+        plan(&problem, &Card::H20, self.tile).is_some()
     }
 
-    /// The rows and the product of every group.
-    fn products<'i>(&self, inputs: &'i Fp8Inputs) -> Vec<(Range<usize>, Fp8Product<'i>)> {
+    /// The rows, the product and the rest of every group.
+    fn products<'i>(&self, inputs: &'i Fp8Inputs) -> Vec<(Range<usize>, Fp8Product<'i>, Epilogue<'i>)> {
         let (n, k, blocks) = (self.n, self.k, self.blocks());
-        let column_blocks = n.div_ceil(128);
-        let dense = [self.rows.count()];
-        let sizes = match &self.rows {
-            Rows::Dense(_) => &dense[..],
-            Rows::Groups(sizes) => sizes,
-        };
-        let mut row = 0;
-        let product = |(group, size): (usize, &usize)| {
-            let rows = row..row + size;
-            row = rows.end;
+        let of_group = n.div_ceil(128) * blocks;
+        fn part(values: &[f32], range: Range<usize>) -> &[f32] {
+            if values.is_empty() { &[] } else { &values[range] }
+        }
+        let product = |(group, rows): (usize, Range<usize>)| {
             let product = Fp8Product {
                 a: &inputs.a[rows.start * k..rows.end * k],
                 a_scales: &inputs.a_scales[rows.start * blocks..rows.end * blocks],
                 b: &inputs.b[group * n * k..][..n * k],
-                b_scales: &inputs.b_scales[group * column_blocks * blocks..][..column_blocks * blocks],
-                extents: (*size, n, k),
+                b_scales: &inputs.b_scales[group * of_group..][..of_group],
+                extents: (rows.len(), n, k),
             };
-            (rows, product)
+            let epilogue = Epilogue {
+                alpha: self.form.alpha,
+                column_scales: part(&inputs.column_scales, group * n..(group + 1) * n),
+                bias: part(&inputs.bias, group * n..(group + 1) * n),
+                old: part(&inputs.old, rows.start * n..rows.end * n),
+                row_weights: part(&inputs.row_weights, rows.clone()),
+            };
+            (rows, product, epilogue)
         };
-        sizes.iter().enumerate().map(product).collect()
+        self.rows.ranges().into_iter().enumerate().map(product).collect()
     }
 
-    /// What the product should be, row-major `[m, n]`.
+    /// Every group's product by itself, as a dense one.
+    pub fn parts(&self, inputs: &Fp8Inputs) -> Vec<(Range<usize>, Fp8Check<'static>, Fp8Inputs)> {
+        let part = |(rows, product, epilogue): (Range<usize>, Fp8Product<'_>, Epilogue<'_>)| {
+            let Self { n, k, layout, values, form, seed, .. } = *self;
+            let check =
+                Fp8Check { rows: Rows::Dense(rows.len()), n, k, layout, tile: None, values, form, seed };
+            let inputs = Fp8Inputs {
+                a: product.a.to_vec(),
+                a_scales: product.a_scales.to_vec(),
+                b: product.b.to_vec(),
+                b_scales: product.b_scales.to_vec(),
+                column_scales: epilogue.column_scales.to_vec(),
+                bias: epilogue.bias.to_vec(),
+                row_weights: epilogue.row_weights.to_vec(),
+                old: epilogue.old.to_vec(),
+            };
+            (rows, check, inputs)
+        };
+        self.products(inputs).into_iter().map(part).collect()
+    }
+
+    /// What the product should be, row-major `[m, n]`, of the rows that count.
     pub fn expected(&self, inputs: &Fp8Inputs, rounding: Rounding) -> Expected {
         let mut all = Expected { values: Vec::new(), bounds: Vec::new() };
-        for (_, product) in self.products(inputs) {
-            let part = reference::fp8(&product, rounding);
+        for (_, product, epilogue) in self.products(inputs) {
+            let part = reference::fp8_with(&product, &epilogue, rounding);
             all.values.extend(part.values);
             all.bounds.extend(part.bounds);
         }
         all
+    }
+
+    /// The elements of the rows that count.
+    fn counting<V: Copy>(&self, all: &[V], columns: usize) -> Vec<V> {
+        let ranges = self.rows.ranges().into_iter();
+        ranges.flat_map(|rows| all[rows.start * columns..rows.end * columns].iter().copied()).collect()
+    }
+
+    /// Elements of rows that do not count are as they were.
+    fn others_are_kept<T: Poison>(&self, got: &[T], before: &[T]) -> Result<(), String> {
+        let ranges = self.rows.ranges();
+        let kept = |at: &usize| !ranges.iter().any(|rows| rows.contains(&(at / self.n.max(1))));
+        match (0..got.len()).filter(kept).find(|at| got[*at].bits() != before[*at].bits()) {
+            None => Ok(()),
+            Some(at) => Err(format!("{self:?}: row {}, which does not count, was written", at / self.n)),
+        }
     }
 
     /// Runs the kernel. Everything around the inputs is NaN; everything around the output must stay as it was.
@@ -152,10 +147,15 @@ impl Fp8Check<'_> {
         evidence: &mut Evidence,
     ) -> Result<Vec<T>, String> {
         let stream = device.stream();
+        let shape = [&self.rows.shape()[..], &[self.n]].concat();
+        let strides = self.rows.strides(self.n + 2);
+        let before: Vec<T> = match inputs.old.is_empty() {
+            true => vec![T::POISON; self.rows.count() * self.n],
+            false => inputs.old.iter().map(|value| T::nearest(f64::from(*value))).collect(),
+        };
         let run = || {
             let operands = self.operands(device, inputs)?;
-            let out =
-                Surrounded::output(device, &[self.rows.count(), self.n], Place { offset: 2, padding: 2 })?;
+            let out = Surrounded::strided(device, &shape, &strides, 2)?.filled(&before)?;
             self.launch(&operands, out.view(), &stream)?;
             Ok((out, stream.status()?))
         };
@@ -163,51 +163,115 @@ impl Fp8Check<'_> {
         if !status.is_clear() {
             return Err(format!("{self:?}: status {status}"));
         }
-        out.finish("the output", evidence).map_err(|error| format!("{self:?}: {error}"))
-    }
-
-    /// The operands on the device.
-    pub fn operands(&self, device: &Device, inputs: &Fp8Inputs) -> Result<Fp8Operands, Error> {
-        let (m, n, k, blocks) = (self.rows.count(), self.n, self.k, self.blocks());
-        // Rows start at multiples of 16 bytes.
-        let place = Place { offset: 16, padding: k.next_multiple_of(16) + 16 - k };
-        let strides = match self.layout {
-            ScaleLayout::RowMajor => [blocks + 1, 1],
-            ScaleLayout::MnMajor => [1, m.next_multiple_of(4) + 4],
-        };
-        let a_data = Surrounded::input(device, &[m, k], place, &inputs.a)?;
-        let a_scales = Surrounded::strided(device, &[m, blocks], &strides, 4)?.filled(&inputs.a_scales)?;
-        let a = Fp8Rows::new(a_data.view().clone(), a_scales.view().clone())?;
-        let groups = match self.rows {
-            Rows::Dense(_) => None,
-            Rows::Groups(sizes) => Some(sizes),
-        };
-        let shape = |rows: usize, columns: usize| match groups {
-            None => vec![rows, columns],
-            Some(sizes) => vec![sizes.len(), rows, columns],
-        };
-        let data = Surrounded::input(device, &shape(n, k), place, &inputs.b)?;
-        let beside = Place { offset: 1, padding: 1 };
-        let scales = Surrounded::input(device, &shape(n.div_ceil(128), blocks), beside, &inputs.b_scales)?;
-        let b = Fp8Blocks::new(data.view().clone(), scales.view().clone())?;
-        let offsets = groups.map(|sizes| device.tensor(&[sizes.len() + 1], &offsets(sizes))).transpose()?;
-        Ok(Fp8Operands { a_data, a_scales, a, b, offsets })
+        let got = out.finish("the output", evidence).map_err(|error| format!("{self:?}: {error}"))?;
+        self.others_are_kept(&got, &before)?;
+        Ok(got)
     }
 
     /// Enqueues the product.
-    pub fn launch<T: Checked>(
+    pub fn launch(
         &self,
         operands: &Fp8Operands,
-        out: &Tensor<T>,
+        out: &impl Fp8GemmOutput,
         stream: &Stream,
     ) -> Result<(), Error> {
-        let Fp8Operands { a, b, offsets, .. } = operands;
-        match (offsets, self.tile) {
-            (None, None) => Fp8Gemm::new(a, b, out).launch(stream),
-            (None, Some(tile)) => Fp8Gemm::new(a, b, out).tile(tile).launch(stream),
-            (Some(offsets), None) => GroupedFp8Gemm::new(a, b, offsets, out).launch(stream),
-            (Some(offsets), Some(tile)) => GroupedFp8Gemm::new(a, b, offsets, out).tile(tile).launch(stream),
+        self.prepare(operands, out, stream.device(), false)?.launch(stream)
+    }
+
+    /// Prepares the product.
+    pub fn prepare(
+        &self,
+        operands: &Fp8Operands,
+        out: &impl Fp8GemmOutput,
+        device: &Device,
+        power_of_two: bool,
+    ) -> Result<PreparedGemm, Error> {
+        match (&operands.a, &operands.b) {
+            (A::F32(a), B::F32(b)) => self.prepared(operands, (a, b), out, device, power_of_two),
+            (A::F32(a), B::Codes(b)) => self.prepared(operands, (a, b), out, device, power_of_two),
+            (A::Codes(a), B::F32(b)) => self.prepared(operands, (a, b), out, device, power_of_two),
+            (A::Codes(a), B::Codes(b)) => self.prepared(operands, (a, b), out, device, power_of_two),
         }
+    }
+
+    fn prepared<SA: Scale, SB: Scale>(
+        &self,
+        operands: &Fp8Operands,
+        (a, b): (&Fp8Rows<E4m3, SA>, &Fp8Blocks<E4m3, SB>),
+        out: &impl Fp8GemmOutput,
+        device: &Device,
+        power_of_two: bool,
+    ) -> Result<PreparedGemm, Error> {
+        // Each operation is a type of its own.
+        macro_rules! prepare {
+            ($operation:expr) => {{
+                let mut operation = $operation.batch_invariant();
+                if let Some(tile) = self.tile {
+                    operation = operation.tile(tile);
+                }
+                if self.form.alpha != 1.0 {
+                    operation = operation.alpha(self.form.alpha);
+                }
+                if let Some(bias) = &operands.bias {
+                    operation = operation.bias(bias);
+                }
+                if let Some(weights) = &operands.row_weights {
+                    operation = operation.row_weights(weights);
+                }
+                if self.form.accumulate {
+                    operation = operation.accumulate();
+                }
+                if power_of_two {
+                    operation = operation.power_of_two_scales();
+                }
+                operation.prepare(device)
+            }};
+        }
+        match (self.rows, &operands.groups) {
+            (Rows::Groups(_), Some(offsets)) => prepare!(GroupedFp8Gemm::new(a, b, offsets, out)),
+            (Rows::Masked(..), Some(counts)) => prepare!(MaskedFp8Gemm::new(a, b, counts, out)),
+            (Rows::Batched(..), _) => prepare!(BatchedFp8Gemm::new(a, b, out)),
+            _ => prepare!(Fp8Gemm::new(a, b, out)),
+        }
+    }
+
+    /// Runs it to FP8 rows and compares codes and scales, bit for bit, with what quantisation makes of the sums: the exact
+    /// ones where inputs are exact, and otherwise those of the same product to f32, which is checked too.
+    pub fn check_quantized(&self, device: &Device, power_of_two: bool) -> Result<Evidence, String> {
+        let inputs = self.inputs();
+        let mut evidence = self.check::<f32>(device)?;
+        let sums: Vec<f64> = if self.values.exact() {
+            self.expected(&inputs, Rounding::F32).values
+        } else {
+            let sums = self.run::<f32>(device, &inputs)?;
+            self.counting(&sums, self.n).into_iter().map(f64::from).collect()
+        };
+        let want = quantize(&sums, self.n, power_of_two);
+        let (rows, blocks) = (self.rows.shape(), self.n.div_ceil(128));
+        let shape = |last: usize| [&rows[..], &[last]].concat();
+        let packed = |width: usize| match rows[..] {
+            [_, room] => vec![room * width, width, 1],
+            _ => vec![width, 1],
+        };
+        let stream = device.stream();
+        let run = || {
+            let operands = self.operands(device, &inputs)?;
+            let strides = self.rows.strides(self.n.next_multiple_of(16) + 16);
+            let data = Surrounded::<E4m3>::strided(device, &shape(self.n), &strides, 0)?;
+            let scales = Surrounded::<f32>::strided(device, &shape(blocks), &packed(blocks + 1), 1)?;
+            let out = Fp8Rows::new(data.view().clone(), scales.view().clone())?;
+            self.prepare(&operands, &out, device, power_of_two)?.launch(&stream)?;
+            Ok((data, scales))
+        };
+        let (data, scales) = run().map_err(|error: Error| format!("{self:?} to e4m3: {error}"))?;
+        let codes = data.finish("the codes", &mut evidence)?;
+        let scales = scales.finish("the scales", &mut evidence)?;
+        self.others_are_kept(&codes, &vec![E4m3::POISON; codes.len()])?;
+        let name = |what: &str| format!("{self:?} to e4m3, {what}");
+        let got: Vec<u8> = self.counting(&codes, self.n).iter().map(|code| code.to_bits()).collect();
+        evidence.exact(&name("scales"), &bits(&self.counting(&scales, blocks)), &bits(&want.scales))?;
+        evidence.exact(&name("codes"), &got, &want.codes)?;
+        Ok(evidence)
     }
 
     /// Runs and compares all elements (bit for bit where inputs are exact, within the bound otherwise), a few elements with
@@ -229,7 +293,7 @@ impl Fp8Check<'_> {
             &mut evidence,
             &format!("{self:?}"),
             self.values,
-            &got,
+            &self.counting(&got, self.n),
             &self.expected(&inputs, T::ROUNDING),
         )?;
         self.check_rest(&mut evidence, &inputs, &got, sampling)?;
@@ -255,34 +319,20 @@ impl Fp8Check<'_> {
         let mut source = Source::new(!self.seed);
         let wide: Vec<f32> = got.iter().map(|value| value.widen()).collect();
         let projection = projection::<T>(self.values, self.seed);
-        for (rows, product) in self.products(inputs) {
+        for (rows, product, epilogue) in self.products(inputs) {
             let samples = sampling.draw(rows.len(), self.n, self.k, &mut source);
             let part = rows.start * self.n..rows.end * self.n;
             let name = format!("{self:?}, bits");
             compare_with_model(evidence, &name, &got[part.clone()], self.n, &samples, |row, column| {
-                fp8_element(&product, row, column)
+                fp8_finish(fp8_element(&product, row, column), &epilogue, (row, column), self.n)
             })?;
+            // A projection knows of no epilogue.
+            if self.form != (Form { codes: self.form.codes, ..Form::PLAIN }) {
+                continue;
+            }
             evidence.projected +=
                 projection.check_fp8(&product, &wide[part]).map_err(|error| format!("{self:?}: {error}"))?;
         }
         Ok(())
-    }
-}
-
-/// Operands of an FP8 product on a device.
-#[derive(Debug)]
-pub struct Fp8Operands {
-    a_data: Surrounded<E4m3>,
-    a_scales: Surrounded<f32>,
-    a: Fp8Rows,
-    b: Fp8Blocks,
-    offsets: Option<Tensor<i32>>,
-}
-
-impl Fp8Operands {
-    /// Overwrites A, where it is.
-    pub fn fill_a(&self, inputs: &Fp8Inputs) -> Result<(), Error> {
-        self.a_data.fill(&inputs.a)?;
-        self.a_scales.fill(&inputs.a_scales)
     }
 }

@@ -2,16 +2,19 @@
 
 mod bf16_check;
 mod cases;
+mod forms;
 mod fp8_check;
+mod fp8_inputs;
 pub mod properties;
 
 pub use bf16_check::{Bf16Check, Bf16Inputs};
 pub(super) use cases::{cases, large_cases};
-pub use fp8_check::{Fp8Check, Fp8Inputs, Fp8Operands, Rows};
+pub use fp8_check::Fp8Check;
+pub use fp8_inputs::{Form, Fp8Inputs, Fp8Operands, Granularity, Rows};
 
 use super::projection::Projection;
 use super::{Evidence, Source};
-use crate::dtype::{bf16, nearest_bf16};
+use crate::dtype::{bf16, f16, nearest_bf16};
 use crate::gemm::GemmOutput;
 use crate::gemm::reference::{Expected, Rounding};
 
@@ -44,6 +47,19 @@ impl Checked for bf16 {
 
     fn nearest(value: f64) -> Self {
         nearest_bf16(value)
+    }
+
+    fn widen(self) -> f32 {
+        self.to_f32()
+    }
+}
+
+impl Checked for f16 {
+    const ROUNDING: Rounding = Rounding::F16;
+
+    /// Of what an f32 holds.
+    fn nearest(value: f64) -> Self {
+        f16::from_f32(value as f32)
     }
 
     fn widen(self) -> f32 {
@@ -149,7 +165,7 @@ fn compare<T: Checked + Default>(
     let got: Vec<f32> = got.iter().map(|value| value.widen()).collect();
     match T::ROUNDING {
         Rounding::F32 => evidence.within(name, &got, &want.values, &want.bounds),
-        Rounding::Bf16 => evidence.within_rounded(name, &got, &want.values, &want.bounds),
+        Rounding::Bf16 | Rounding::F16 => evidence.within_rounded(name, &got, &want.values, &want.bounds),
     }
 }
 

@@ -4,7 +4,7 @@ use super::{Property, blocks_in_order, close, columns_in_order, places, rows_in_
 use crate::device::Device;
 use crate::dtype::E4m3;
 use crate::gemm::Tile;
-use crate::gemm::plan::Input;
+use crate::gemm::plan::{Input, Mode};
 use crate::verify::gemm::{Checked, Fp8Check, Fp8Inputs, Rows};
 use crate::verify::surrounded::{Place, Surrounded, text};
 use crate::verify::{Evidence, Source};
@@ -146,23 +146,13 @@ pub(super) fn holds<T: Checked + Default>(
             }
         }
         Property::Parts => {
-            let Rows::Groups(sizes) = check.rows else { return Err("needs groups".to_owned()) };
-            let mut row = 0;
-            for (group, size) in sizes.iter().enumerate() {
-                let rows = row..row + size;
-                row = rows.end;
+            if check.rows.mode() == Mode::Dense {
+                return Err("needs groups".to_owned());
+            }
+            for (group, (rows, dense, part)) in check.parts(&inputs).into_iter().enumerate() {
                 if rows.is_empty() {
                     continue;
                 }
-                let column_blocks = n.div_ceil(128);
-                let part = Fp8Inputs {
-                    a: inputs.a[rows.start * k..rows.end * k].to_vec(),
-                    a_scales: inputs.a_scales[rows.start * blocks..rows.end * blocks].to_vec(),
-                    b: inputs.b[group * n * k..][..n * k].to_vec(),
-                    b_scales: inputs.b_scales[group * column_blocks * blocks..][..column_blocks * blocks]
-                        .to_vec(),
-                };
-                let dense = Fp8Check { rows: Rows::Dense(*size), ..*check };
                 let want = dense.run_counted::<T>(device, &part, &mut evidence)?;
                 evidence.repeated(&format!("group {group}"), &got[rows.start * n..rows.end * n], &want)?;
             }
@@ -186,6 +176,7 @@ fn with_zero_block<'a>(
         b: widened(&inputs.b, k, at * 128, &other),
         a_scales: widened(&inputs.a_scales, blocks, at, &[3.0]),
         b_scales: widened(&inputs.b_scales, blocks, at, &[0.75]),
+        ..inputs.clone()
     };
     (Fp8Check { k: k + 128, ..*check }, wide)
 }
