@@ -21,7 +21,10 @@ extern "C" __global__ void NG_ENTRY(const __grid_constant__ NgEmbeddingParams p)
             if (known) piece = *reinterpret_cast<const uint4*>(row + first);
             *reinterpret_cast<uint4*>(out + first) = piece;
         } else {
-            for (uint32_t i = first; i < p.columns && i < first + 8; ++i) out[i] = known ? row[i] : uint16_t(0);
+#pragma unroll
+            for (int i = 0; i < 8; ++i) {
+                if (first + i < p.columns) out[first + i] = known ? row[first + i] : uint16_t(0);
+            }
         }
     }
 }

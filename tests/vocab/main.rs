@@ -50,6 +50,18 @@ proptest! {
     }
 }
 
+/// Rows as long as a block of each size: every warp takes part in the search, and no more than there are.
+#[test]
+#[cfg_attr(not(ng_kernels), ignore = "needs compiled kernels: run cargo xtask setup")]
+fn blocks_of_every_size_search_their_row() {
+    let device = device();
+    for warps in 1..=32 {
+        let shape = [3, 32 * warps];
+        check_argmax(&device, shape, Place::default(), Logits::Normal, warps as u64)
+            .unwrap_or_else(|error| panic!("{shape:?}: {error}"));
+    }
+}
+
 #[test]
 fn bad_arguments_are_named() {
     let device = device();
