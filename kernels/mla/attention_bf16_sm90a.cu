@@ -182,7 +182,7 @@ __device__ __forceinline__ void consume(const NgMlaAttentionParams& p, const Wor
             for (int32_t row = max(first, 0) + thread / 64; row < kHalf; row += 2) {
                 const uint32_t chunk = thread % 64;
                 *reinterpret_cast<uint4*>(shared + kKeysAt + at.stage * kPageBytes + (chunk / 8) * kTileBytes +
-                                          (group * kHalf + row) * 128 + (chunk % 8) * 16) = make_uint4(0, 0, 0, 0);
+                                          (group * kHalf + row) * 128 + (chunk % 8) * 16) = uint4{};
             }
         }
 

@@ -108,16 +108,18 @@ __device__ __forceinline__ int32_t write_offsets(const NgPermuteParams& p, int32
     return offset;
 }
 
-// `base` is the row of the chunk's first entry of expert threadIdx.x, `total` the number of routed entries.
-__device__ __forceinline__ void scatter(const NgPermuteParams& p, uint32_t chunk, const Keys& keys, int32_t base,
-                                        int32_t total, Histogram& histogram) {
-    if (threadIdx.x < p.experts) {
-        for (uint32_t warp = 0; warp < kWarps; ++warp) {
-            const int32_t here = histogram[warp][threadIdx.x];
-            histogram[warp][threadIdx.x] = base;
-            base += here;
-        }
+// Turns the warps' counts of expert threadIdx.x into rows, from that of the chunk's first entry on.
+__device__ __forceinline__ void count_to_rows(int32_t row, Histogram& histogram) {
+    for (uint32_t warp = 0; warp < kWarps; ++warp) {
+        const int32_t here = histogram[warp][threadIdx.x];
+        histogram[warp][threadIdx.x] = row;
+        row += here;
     }
+}
+
+// Places the entries in the rows that the histogram has; begins with a barrier. `total` is the number of routed entries.
+__device__ __forceinline__ void scatter(const NgPermuteParams& p, uint32_t chunk, const Keys& keys, int32_t total,
+                                        Histogram& histogram) {
     ptx::block_barrier();
     int32_t* mine = histogram[threadIdx.x / 32];
     auto* source = tile::pointer<int32_t>(p.source);

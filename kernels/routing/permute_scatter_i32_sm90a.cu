@@ -11,9 +11,9 @@ extern "C" __global__ void __launch_bounds__(routing::kThreads) NG_ENTRY(const _
     const routing::Keys keys = routing::load_keys(p, blockIdx.x, false);
     routing::count(keys, p.experts, histogram);
     const int32_t total = tile::pointer<const int32_t>(p.offsets)[p.experts];
-    int32_t base = 0;
     if (threadIdx.x < p.experts) {
-        base = tile::pointer<const int32_t>(p.partial)[uint64_t(blockIdx.x) * p.experts + threadIdx.x];
+        const auto* rows = tile::pointer<const int32_t>(p.partial) + uint64_t(blockIdx.x) * p.experts;
+        routing::count_to_rows(rows[threadIdx.x], histogram);
     }
-    routing::scatter(p, blockIdx.x, keys, base, total, histogram);
+    routing::scatter(p, blockIdx.x, keys, total, histogram);
 }

@@ -14,5 +14,6 @@ extern "C" __global__ void __launch_bounds__(routing::kThreads) NG_ENTRY(const _
     int32_t total;
     const int32_t offset =
         routing::write_offsets(p, routing::chunk_total(p.experts, histogram), partial, total);
-    routing::scatter(p, 0, keys, offset, total, histogram);
+    if (threadIdx.x < p.experts) routing::count_to_rows(offset, histogram);
+    routing::scatter(p, 0, keys, total, histogram);
 }

@@ -65,12 +65,13 @@ extern "C" __global__ void __launch_bounds__(kWarps * 32) NG_ENTRY(const __grid_
             // A lone +inf beside -inf would make NaN.
             score = group_size == 1 ? best : second == negative_infinity() ? second : best + second;
         }
+        // Lanes without a group come after all groups, of which not all are kept.
         uint32_t rank = 0;
         for (uint32_t group = 0; group < p.groups; ++group) {
             const float other = ptx::shuffle_index(score, group);
             rank += ahead(other, group, score, lane) ? 1 : 0;
         }
-        kept = ptx::ballot(lane < p.groups && rank < p.kept_groups);
+        kept = ptx::ballot(rank < p.kept_groups);
     }
 
     float candidates[kPerLane];
@@ -95,7 +96,7 @@ extern "C" __global__ void __launch_bounds__(kWarps * 32) NG_ENTRY(const __grid_
             }
         }
 #pragma unroll
-        for (uint32_t mask = 16; mask > 0; mask /= 2) {
+        for (uint32_t mask = 1; mask < 32; mask *= 2) {
             const float other = ptx::shuffle_xor(best, mask);
             const uint32_t other_index = ptx::shuffle_xor(index, mask);
             if (ahead(other, other_index, best, index)) {
@@ -111,7 +112,7 @@ extern "C" __global__ void __launch_bounds__(kWarps * 32) NG_ENTRY(const __grid_
     }
 
     // Weights are the scores without bias.
-    const bool routed = lane < p.slots && chosen != kNone;
+    const bool routed = chosen != kNone;
     float weight = routed ? sigmoid(logits[chosen]) : 0.0f;
     if (p.normalize) {
         float sum = 0.0f;

@@ -39,7 +39,7 @@ __device__ __forceinline__ float group_scale(const float (&values)[8], bool powe
         if (is_finite(values[i])) amax = ptx::maximum(amax, fabsf(values[i]));
     }
 #pragma unroll
-    for (uint32_t mask = 8; mask > 0; mask /= 2) amax = ptx::maximum(amax, ptx::shuffle_xor(amax, mask));
+    for (uint32_t mask = 1; mask < 16; mask *= 2) amax = ptx::maximum(amax, ptx::shuffle_xor(amax, mask));
     return scale_of(amax, power_of_two);
 }
 

@@ -9,7 +9,7 @@ namespace ng::tile {
 
 __device__ __forceinline__ float warp_sum(float value) {
 #pragma unroll
-    for (uint32_t mask = 16; mask > 0; mask /= 2) value += ptx::shuffle_xor(value, mask);
+    for (uint32_t mask = 1; mask < 32; mask *= 2) value += ptx::shuffle_xor(value, mask);
     return value;
 }
 

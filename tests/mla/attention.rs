@@ -144,7 +144,8 @@ fn rows_without_tokens_answer_zero_and_minus_infinity() {
 #[cfg_attr(not(ng_kernels), ignore = "needs compiled kernels: run cargo xtask setup")]
 fn bad_pages_and_lengths_are_masked_and_reported() {
     let device = device();
-    for bad in [-1, i32::MIN, i32::MAX] {
+    let pages = normal(11, &[200, 130], 2, 16).cache.len() / (64 * 576);
+    for bad in [-1, i32::MIN, i32::MAX, pages as i32] {
         let mut inputs = normal(11, &[200, 130], 2, 16);
         inputs.table[1] = bad;
         for splits in [None, Some(2)] {
@@ -194,6 +195,34 @@ fn huge_scores_give_a_finite_softmax() {
     }
     let outputs = run(&inputs, &device, None);
     assert!(outputs.output.iter().all(|value| value.is_finite()));
+}
+
+/// A score of minus infinity is the least of all, not the greatest.
+#[test]
+#[cfg_attr(not(ng_kernels), ignore = "needs compiled kernels: run cargo xtask setup")]
+fn overflow_keeps_its_sign() {
+    let device = device();
+    let mut inputs = normal(14, &[2], 1, 4);
+    let huge = bf16::from_f32(1e19);
+    inputs.query.fill(huge);
+    let first = inputs.table[0] as usize * 64 * 576;
+    inputs.cache[first..first + 576].fill(-huge);
+    inputs.cache[first + 576..first + 2 * 576].fill(bf16::ONE);
+    let outputs = run(&inputs, &device, None);
+    assert!(outputs.output.iter().all(|value| *value == bf16::ONE), "{:?}", &outputs.output[..4]);
+}
+
+/// Every stage of the ring is used again and again, so that arrivals that are too few or too many add up.
+#[test]
+#[cfg_attr(not(ng_kernels), ignore = "needs compiled kernels: run cargo xtask setup")]
+fn a_long_sequence_turns_the_ring_many_times() {
+    let device = device();
+    for (_, schedule) in verify::schedules() {
+        if device.is_simulated() {
+            device.set_schedule(schedule).expect("a simulated device");
+        }
+        checked(&normal(17, &[1500], 1, 16), &device, None);
+    }
 }
 
 #[test]

@@ -12,7 +12,7 @@ use narrowgauge::verify::routing::{
     check_round_trip, check_router, check_swiglu,
 };
 use narrowgauge::verify::surrounded::Place;
-use narrowgauge::{Device, Error, Fp8Rows, Result, ScaleLayout, Tensor, bf16, verify};
+use narrowgauge::{Device, E4m3, Error, Fp8Rows, Result, ScaleLayout, Tensor, bf16, verify};
 use proptest::prelude::*;
 
 #[test]
@@ -44,7 +44,8 @@ fn shapes() -> impl Strategy<Value = [usize; 3]> {
 }
 
 fn columns() -> impl Strategy<Value = usize> {
-    prop_oneof![1usize..=300, (1usize..=6).prop_map(|groups| groups * 128)]
+    let whole = || (1usize..=6).prop_map(|groups| groups * 128);
+    prop_oneof![1usize..=300, whole(), whole().prop_map(|columns| columns + 1)]
 }
 
 proptest! {
@@ -122,7 +123,7 @@ proptest! {
 #[test]
 #[cfg_attr(not(ng_kernels), ignore = "needs compiled kernels: run cargo xtask setup")]
 fn most_choices_are_compared_exactly() {
-    for scores in [Scores::Normal, Scores::Ties, Scores::Negative] {
+    for scores in [Scores::Normal, Scores::Ties, Scores::Negative, Scores::Faint] {
         let problem =
             RouterProblem { tokens: 64, experts: 256, gate: V3, scores, place: Place::default(), seed: 8 };
         let compared = check_router(&device(), &problem).unwrap().exact / 8;
@@ -185,6 +186,42 @@ fn the_lowest_finite_bias_is_still_chosen() {
     let routed = route(&device, &[0.0; 256], &bias);
     assert_eq!(routed.ids, [3, 35, 36, 67, 68, 99, 100, 0]);
     assert!(device.stream().status().unwrap().is_clear());
+}
+
+/// What a permutation says of entries and rows is data: outside of the operands, it stands for nothing.
+#[test]
+#[cfg_attr(not(ng_kernels), ignore = "needs compiled kernels: run cargo xtask setup")]
+fn positions_and_sources_outside_are_nothing() {
+    let device = device();
+    let stream = device.stream();
+    let (tokens, slots, columns) = (3, 2, 144);
+    let entries = (tokens * slots) as i32;
+    let permutation = Permutation::empty(&device, tokens, slots, 4).unwrap();
+    let places = [entries, 1, i32::MAX, i32::MIN, entries + 1, -1];
+    permutation.position().write(&places).unwrap();
+    permutation.source().write(&places).unwrap();
+
+    let rows: Vec<_> = (0..entries).map(|row| bf16::from_f32(row as f32)).collect();
+    let rows: Vec<_> = rows.into_iter().flat_map(|row| [row; 144]).collect();
+    let rows = device.tensor(&[entries as usize, columns], &rows).unwrap();
+    let (weights, out) =
+        (device.full(&[tokens, slots], 1.0f32).unwrap(), device.empty(&[tokens, columns]).unwrap());
+    Combine::new(&rows, &permutation, &weights, &out).launch(&stream).unwrap();
+    let sums: Vec<_> = out.to_vec().unwrap().chunks(columns).map(|row| row[0].to_f32()).collect();
+    assert_eq!(sums, [1.0, 0.0, 0.0]);
+
+    let one = E4m3::from_f32(1.0);
+    let narrow = Fp8Rows::new(
+        device.full(&[tokens, columns], one).unwrap(),
+        device.full(&[tokens, 2], 3.0f32).unwrap(),
+    );
+    let gathered = Fp8Rows::empty(&device, entries as usize, columns, ScaleLayout::RowMajor).unwrap();
+    GatherRows::new(&narrow.unwrap(), &permutation, &gathered).launch(&stream).unwrap();
+    let (data, scales) = (gathered.data().to_vec().unwrap(), gathered.scales().to_vec().unwrap());
+    for (row, (data, scales)) in data.chunks(columns).zip(scales.chunks(2)).enumerate() {
+        let (code, scale) = if row == 1 { (one, 3.0) } else { (E4m3::from_bits(0), 0.0) };
+        assert!(data.iter().all(|x| *x == code) && scales == [scale; 2], "row {row}");
+    }
 }
 
 fn wrong(result: Result<()>) -> &'static str {

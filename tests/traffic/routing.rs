@@ -1,4 +1,4 @@
-use super::{all, narrow, narrow_out, one, ones, stops_at_the_end};
+use super::{Launched, all, narrow, narrow_out, one, ones, stops_at_the_end};
 use narrowgauge::routing::{Combine, GatherRows, Permutation, Permute, Router, SwigluQuantize};
 use narrowgauge::{Device, Result, Stream};
 
@@ -38,6 +38,36 @@ fn each_score_is_read_once() {
     route(5, 256, 8, 4, true);
     route(4, 160, 1, 1, false);
     route(4, 512, 32, 8, true).fills_its_shared_memory();
+}
+
+/// Fewer experts than threads: the threads beyond them take part in no step. Bad ids are reported once, by each warp.
+#[test]
+#[cfg_attr(not(ng_kernels), ignore = "needs compiled kernels: run cargo xtask setup")]
+fn threads_without_an_expert_do_nothing() {
+    const WARPS: u64 = 16;
+    const EXPERTS: u64 = 224;
+    let launch = |tokens: usize, bad: bool| {
+        all(move |device, stream| {
+            let ids = device.full(&[tokens, 16], if bad { EXPERTS as i32 } else { 3 })?;
+            let permutation = Permutation::empty(device, tokens, 16, EXPERTS as usize)?;
+            Permute::new(&ids, &permutation).launch(stream)
+        })
+    };
+    let reports = |launched: &[Launched]| launched.iter().map(|l| l.count("red.")).collect::<Vec<_>>();
+    let small = launch(128, false);
+    // Cleared, four rounds, the prefix, turned into rows, four rounds.
+    assert_eq!(small[0].count("st.shared"), WARPS * (EXPERTS / 32 + 4 + 1 + 4) + WARPS * EXPERTS / 32);
+    let large = launch(256, false);
+    let [count, scan, scatter] = &large[..] else { panic!("three kernels") };
+    let (ids, rows) = (4 * 2 * 2048, 2 * 4 * EXPERTS);
+    assert_eq!(count.bytes(), (ids, rows));
+    assert_eq!(scan.bytes(), (2 * rows, 4 * (2 * EXPERTS + 1) + rows));
+    assert_eq!(scatter.bytes(), (ids + rows + 2 * 4 * 512, 2 * ids));
+    assert_eq!((reports(&small), reports(&large)), (vec![0], vec![0; 3]));
+    assert_eq!(
+        (reports(&launch(128, true)), reports(&launch(256, true))),
+        (vec![WARPS], vec![2 * WARPS, 0, 0])
+    );
 }
 
 /// Everything of a chunk of 2048 entries in one kernel of 16 warps, four entries a lane.

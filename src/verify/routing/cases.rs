@@ -136,6 +136,9 @@ pub(in crate::verify) fn cases() -> Vec<Case> {
         case!("router, negative scores", |device, seed| {
             compared(check_router(device, &RouterProblem { scores: Scores::Negative, seed, ..ROUTER }))
         }),
+        case!("router, scores near the floor of their sum", |device, seed| {
+            compared(check_router(device, &RouterProblem { scores: Scores::Faint, seed, ..ROUTER }))
+        }),
         case!(
             "router, NaN and infinities",
             check_router,
@@ -159,6 +162,13 @@ pub(in crate::verify) fn cases() -> Vec<Case> {
             check_swiglu,
             SwigluProblem { columns: 1408, gap: 128, power_of_two: true, ..SWIGLU }
         ),
+        // More than 127 groups of columns, and a last group of one column.
+        case!("swiglu 2x18432", check_swiglu, SwigluProblem { rows: 2, columns: 18_432, ..SWIGLU }),
+        case!("gather and swiglu of 257 columns", |device, seed| {
+            let mut all = check_gather(device, [5, 4, 16], 257, ScaleLayout::RowMajor, true, seed)?;
+            all.add(&check_swiglu(device, &SwigluProblem { columns: 257, seed, ..SWIGLU })?);
+            Ok(all)
+        }),
         case!(
             "swiglu with rows that nobody was routed to",
             check_swiglu,

@@ -17,6 +17,8 @@ pub enum Scores {
     Ties,
     /// Normal logits with biases that make every biased score negative.
     Negative,
+    /// Scores so small that the floor of their sum counts; biases choose.
+    Faint,
     /// NaN, infinities and large numbers; some rows of nothing but NaN.
     Wild,
 }
@@ -51,7 +53,7 @@ pub fn check_router(device: &Device, problem: &RouterProblem) -> Result<Evidence
     let mut source = Source::new(seed);
     let bias: Vec<f32> = (0..experts)
         .map(|_| match scores {
-            Scores::Normal => source.uniform(-0.25, 0.25),
+            Scores::Normal | Scores::Faint => source.uniform(-0.25, 0.25),
             Scores::Ties => 0.0,
             Scores::Negative => source.uniform(-4.0, -2.0),
             Scores::Wild => match source.below(40) {
@@ -63,6 +65,7 @@ pub fn check_router(device: &Device, problem: &RouterProblem) -> Result<Evidence
         .collect();
     let mut logit = |token: usize| match scores {
         Scores::Ties => source.integer(-2, 2),
+        Scores::Faint => source.uniform(-50.0, -44.0),
         Scores::Wild => match (token % 3, source.below(8)) {
             (0, _) | (_, 0) => f32::NAN,
             (_, 1) => f32::INFINITY,

@@ -14,7 +14,7 @@ mod trial;
 use crate::{create, root, setup};
 use edits::Edit;
 use images::Images;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fs;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
@@ -144,7 +144,8 @@ fn drawn(family: &str, options: &Options) -> Result<Vec<Mutant>, String> {
         format!("{}:{} {}", mutant.file, mutant.line, mutant.edit.kind).contains(&options.only)
     });
     if let Some(report) = &options.again {
-        found.retain(|mutant| report.lines().any(|line| line.trim() == describe(mutant)));
+        let wanted: BTreeSet<_> = report.lines().map(|line| without_line(line.trim())).collect();
+        found.retain(|mutant| wanted.contains(&without_line(&describe(mutant))));
     }
     let mut state = options.seed;
     for last in (1..found.len()).rev() {
@@ -230,6 +231,14 @@ fn describe(mutant: &Mutant) -> String {
     let flat = |text: &str| text.split_whitespace().collect::<Vec<_>>().join(" ");
     let (kind, before) = (mutant.edit.kind, flat(&text[from..to]));
     format!("{}:{} {kind}: {before}  ->  {}", mutant.file, mutant.line, flat(&after.concat()))
+}
+
+/// A description whose line may have moved since.
+fn without_line(description: &str) -> String {
+    match description.split_once(' ') {
+        Some((place, rest)) => format!("{} {rest}", place.split(':').next().unwrap_or_default()),
+        None => description.to_owned(),
+    }
 }
 
 fn report(family: &str, options: &Options, tried: usize, all: usize, tally: &Tally) -> String {
