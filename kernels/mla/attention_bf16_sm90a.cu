@@ -38,9 +38,8 @@ constexpr uint32_t kPageBytes = kTiles * kTileBytes;
 constexpr uint32_t kQueryAt = 0;
 constexpr uint32_t kKeysAt = kQueryAt + kPageBytes;
 constexpr uint32_t kProbabilitiesAt = kKeysAt + kStages * kPageBytes;
-constexpr uint32_t kMaximaAt = kProbabilitiesAt + kTileBytes;
-constexpr uint32_t kSumsAt = kMaximaAt + 2 * kRows * 4;
-constexpr uint32_t kUsableAt = kSumsAt + 2 * kRows * 4;
+constexpr uint32_t kStatisticsAt = kProbabilitiesAt + kTileBytes;
+constexpr uint32_t kUsableAt = kStatisticsAt + 2 * kRows * 4;
 constexpr uint32_t kPipelineAt = kUsableAt + 16;
 constexpr uint32_t kQueryBarrierAt = kPipelineAt + tile::Pipeline<kStages>::kBytes;
 constexpr uint32_t kSharedBytes = kQueryBarrierAt + 8;
@@ -135,8 +134,8 @@ __device__ __forceinline__ void consume(const NgMlaAttentionParams& p, const Wor
     const uint32_t lane = thread % 32;
     const uint32_t row0 = 16 * warp + lane / 4;
     const uint32_t row1 = row0 + 8;
-    float* maxima = reinterpret_cast<float*>(shared + kMaximaAt);
-    float* sums = reinterpret_cast<float*>(shared + kSumsAt);
+    // Of each warpgroup and row: a page's maxima, and in the end the sums.
+    float* statistics = reinterpret_cast<float*>(shared + kStatisticsAt);
     const int32_t* usable = reinterpret_cast<const int32_t*>(shared + kUsableAt);
 
     const int32_t visible0 = work.visible(p, work.row + row0);
@@ -202,15 +201,14 @@ __device__ __forceinline__ void consume(const NgMlaAttentionParams& p, const Wor
         }
         maximum0 = mla::quad_max(maximum0);
         maximum1 = mla::quad_max(maximum1);
-        if (lane % 4 == 0) {
-            maxima[group * kRows + row0] = maximum0;
-            maxima[group * kRows + row1] = maximum1;
-        }
+        // All four lanes of a row, which hold the same.
+        statistics[group * kRows + row0] = maximum0;
+        statistics[group * kRows + row1] = maximum1;
         // Also: both warpgroups have finished reading the previous page's probabilities.
         ptx::barrier_sync(kMaximaReady, kConsumers);
         const uint32_t other = (1 - group) * kRows;
-        const float rescale0 = state0.raise(ptx::maximum(maximum0, maxima[other + row0]), p.scale_log2);
-        const float rescale1 = state1.raise(ptx::maximum(maximum1, maxima[other + row1]), p.scale_log2);
+        const float rescale0 = state0.raise(ptx::maximum(maximum0, statistics[other + row0]), p.scale_log2);
+        const float rescale1 = state1.raise(ptx::maximum(maximum1, statistics[other + row1]), p.scale_log2);
 #pragma unroll
         for (int i = 0; i < 16; ++i) scores[i] = (i % 4 >= 2 ? state1 : state0).add(scores[i], p.scale_log2);
         store_fragment<4>(base + kProbabilitiesAt, warp, lane, group * 4, scores);
@@ -235,25 +233,21 @@ __device__ __forceinline__ void consume(const NgMlaAttentionParams& p, const Wor
         at.advance();
     }
 
-    const float sum0 = mla::quad_sum(state0.sum);
-    const float sum1 = mla::quad_sum(state1.sum);
-    if (lane % 4 == 0) {
-        sums[group * kRows + row0] = sum0;
-        sums[group * kRows + row1] = sum1;
-    }
+    statistics[group * kRows + row0] = mla::quad_sum(state0.sum);
+    statistics[group * kRows + row1] = mla::quad_sum(state1.sum);
     // Also: both warpgroups have finished with the queries, whose memory the output takes.
     ptx::barrier_sync(kMaximaReady, kConsumers);
-    const float total0 = sums[row0] + sums[kRows + row0];
-    const float total1 = sums[row1] + sums[kRows + row1];
+    const float total0 = statistics[row0] + statistics[kRows + row0];
+    const float total1 = statistics[row1] + statistics[kRows + row1];
 
 #if SPLIT
     const int64_t slab = (static_cast<int64_t>(work.split) * p.batch + work.batch) * work.rows + work.row;
     const bool inside0 = work.row + static_cast<int32_t>(row0) < work.rows;
     const bool inside1 = work.row + static_cast<int32_t>(row1) < work.rows;
-    float2* statistics = reinterpret_cast<float2*>(p.partial_statistics) + slab;
+    float2* partial_statistics = reinterpret_cast<float2*>(p.partial_statistics) + slab;
     if (group == 0 && lane % 4 == 0) {
-        if (inside0) statistics[row0] = make_float2(state0.maximum, total0);
-        if (inside1) statistics[row1] = make_float2(state1.maximum, total1);
+        if (inside0) partial_statistics[row0] = make_float2(state0.maximum, total0);
+        if (inside1) partial_statistics[row1] = make_float2(state1.maximum, total1);
     }
     // A sum of zero tells the combination to leave the rest unread.
     if (work.first_page == work.end_page) return;

@@ -16,6 +16,8 @@ use narrowgauge::{Card, Device, E4m3, Fp8Rows, Result, ScaleLayout, Stream, Tens
 /// One launch of a kernel.
 struct Launched {
     kernel: String,
+    /// Whether ptxas knows how many threads there are.
+    bounded: bool,
     counters: Counters,
     profile: Profile,
 }
@@ -59,11 +61,17 @@ fn all(launch: impl Fn(&Device, &Stream) -> Result<()>) -> Vec<Launched> {
         assert!(record.profiles.is_empty(), "{} ran twice", record.kernel);
         // A bound that is not the block's lets ptxas give registers to threads that never run.
         let ptx = device.image(&record.kernel).unwrap().ptx;
-        if let Some(bound) = ptx.split_once(".maxntid").map(|(_, rest)| rest.lines().next().unwrap()) {
+        let bound = ptx.split_once(".maxntid").map(|(_, rest)| rest.lines().next().unwrap());
+        if let Some(bound) = bound {
             let threads: u32 = bound.split(',').map(|n| n.trim().parse::<u32>().unwrap()).product();
             assert_eq!(threads, profile.block.iter().product(), "{}", record.kernel);
         }
-        Launched { kernel: record.kernel, counters: record.counters.unwrap(), profile }
+        Launched {
+            kernel: record.kernel,
+            bounded: bound.is_some(),
+            counters: record.counters.unwrap(),
+            profile,
+        }
     });
     launched.collect()
 }

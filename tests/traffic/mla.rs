@@ -73,6 +73,7 @@ const PAGE: usize = TILE + 4;
 #[cfg_attr(not(ng_kernels), ignore = "needs compiled kernels: run cargo xtask setup")]
 fn each_visible_page_is_read_once() {
     let [attention] = &attend(1)[..] else { panic!("one kernel") };
+    assert!(attention.bounded);
     let stored = ROWS * (2 * LATENT + 4);
     assert_eq!(attention.bytes(), ((2 * (LENGTH + TILE) + 5 * PAGE) as u64, stored as u64));
 }
@@ -84,6 +85,7 @@ fn splits_share_the_pages() {
     const SPLITS: usize = 4;
     const PARTIAL: usize = 4 * LATENT;
     let [split, combine] = &attend(SPLITS)[..] else { panic!("two kernels") };
+    assert!(split.bounded && combine.bounded);
     let loaded = 2 * SPLITS * LENGTH + 5 * (TILE + PAGE);
     let stored = 5 * 64 * PARTIAL + SPLITS * ROWS * 8;
     assert_eq!(

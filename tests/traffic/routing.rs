@@ -30,6 +30,7 @@ fn each_score_is_read_once() {
         assert_eq!(launched.bytes(), (read, 8 * (tokens * SLOTS) as u64), "{experts} experts");
         let ranking = if kept < groups { groups + 1 } else { 0 };
         let sum = if normalize { SLOTS } else { 0 };
+        assert!(launched.bounded);
         assert_eq!(launched.exchanges(), (tokens * (ranking + 10 * SLOTS + sum)) as u64);
         // Each warp's scores, in runs of a lane each.
         assert_eq!(launched.count("st.shared"), (tokens * experts.div_ceil(32)) as u64);
@@ -63,6 +64,7 @@ fn threads_without_an_expert_do_nothing() {
     assert_eq!(count.bytes(), (ids, rows));
     assert_eq!(scan.bytes(), (2 * rows, 4 * (2 * EXPERTS + 1) + rows));
     assert_eq!(scatter.bytes(), (ids + rows + 2 * 4 * 512, 2 * ids));
+    assert!(small.iter().chain(&large).all(|launched| launched.bounded));
     assert_eq!((reports(&small), reports(&large)), (vec![0], vec![0; 3]));
     assert_eq!(
         (reports(&launch(128, true)), reports(&launch(256, true))),

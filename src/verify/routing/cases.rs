@@ -156,6 +156,10 @@ pub(in crate::verify) fn cases() -> Vec<Case> {
         case!("gather of 5x4 rows of 7168", |device, seed| {
             check_gather(device, [5, 4, 16], 7168, ScaleLayout::MnMajor, true, seed)
         }),
+        // More groups of columns than threads.
+        case!("gather of a row of 33024", |device, seed| {
+            check_gather(device, [1, 1, 4], 33_024, ScaleLayout::RowMajor, false, seed)
+        }),
         case!("swiglu 6x2048", check_swiglu, SWIGLU),
         case!(
             "swiglu 6x1408, powers of two, padded gate",

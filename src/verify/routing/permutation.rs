@@ -88,8 +88,22 @@ pub fn check_gather(
     let scales = source.powers(tokens * groups, -10, 10);
     let place = Place { offset: 0, padding: columns.next_multiple_of(16) - columns };
     let data = Surrounded::input(device, &[tokens, columns], place, &codes).map_err(text)?;
-    let scale_rows = Surrounded::input(device, &[tokens, groups], Place::default(), &scales).map_err(text)?;
-    let rows = Fp8Rows::new(data.view().clone(), scale_rows.view().clone()).map_err(text)?;
+    // The other way round than the output's.
+    let rows = match layout {
+        ScaleLayout::RowMajor => {
+            let columns: Vec<_> =
+                (0..tokens * groups).map(|at| scales[at % tokens * groups + at / tokens]).collect();
+            let place = Place { offset: 0, padding: tokens.next_multiple_of(4) - tokens };
+            let scales = Surrounded::input(device, &[groups, tokens], place, &columns).map_err(text)?;
+            Fp8Rows::new(data.view().clone(), scales.view().transpose(0, 1).map_err(text)?)
+        }
+        ScaleLayout::MnMajor => {
+            let scales =
+                Surrounded::input(device, &[tokens, groups], Place::default(), &scales).map_err(text)?;
+            Fp8Rows::new(data.view().clone(), scales.view().clone())
+        }
+    };
+    let rows = rows.map_err(text)?;
     let out = Fp8Output::new(device, tokens * slots, columns, layout).map_err(text)?;
     GatherRows::new(&rows, &permutation, &out.rows).launch(&device.stream()).map_err(text)?;
     let (got_codes, got_scales) = out.finish(&mut evidence)?;
