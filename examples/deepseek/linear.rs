@@ -44,7 +44,7 @@ impl Linear {
 
     pub fn forward(&self, device: &Device, stream: &Stream, x: &Fp8Rows) -> Outcome<Tensor<bf16>> {
         let out = device.empty(&[x.rows(), self.weight.rows()])?;
-        Fp8Gemm::new(x, &self.weight, &out).launch(stream)?;
+        Fp8Gemm::new(x, &self.weight, &out).batch_invariant().launch(stream)?;
         Ok(out)
     }
 }

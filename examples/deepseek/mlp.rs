@@ -153,7 +153,9 @@ impl Experts {
         GatherRows::new(x, &permutation, &gathered).launch(stream)?;
 
         let gate_up = device.empty(&[rows, padded(moe.intermediate) + moe.intermediate])?;
-        GroupedFp8Gemm::new(&gathered, &self.gate_up, permutation.offsets(), &gate_up).launch(stream)?;
+        GroupedFp8Gemm::new(&gathered, &self.gate_up, permutation.offsets(), &gate_up)
+            .batch_invariant()
+            .launch(stream)?;
         let inner = quantized(device, rows, moe.intermediate)?;
         SwigluQuantize::new(&gate_up, &inner)
             .up_offset(padded(moe.intermediate))
@@ -161,7 +163,9 @@ impl Experts {
             .power_of_two(self.power_of_two)
             .launch(stream)?;
         let outputs = device.empty(&[rows, hidden])?;
-        GroupedFp8Gemm::new(&inner, &self.down, permutation.offsets(), &outputs).launch(stream)?;
+        GroupedFp8Gemm::new(&inner, &self.down, permutation.offsets(), &outputs)
+            .batch_invariant()
+            .launch(stream)?;
 
         let out = device.empty(&[tokens, hidden])?;
         let combine = Combine::new(&outputs, &permutation, &weights, &out);

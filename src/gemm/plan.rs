@@ -215,13 +215,12 @@ pub(crate) struct Candidate {
 fn each(problem: &Problem, tile: Option<Tile>, mut take: impl FnMut(Candidate)) {
     let k_blocks = problem.k.div_ceil(problem.input.k_per_stage());
     for &candidate in Tile::candidates(problem.input) {
-        if tile.is_some_and(|wanted| wanted != candidate) {
-            continue;
-        }
         let Some(variant) = candidate.shape().variant(problem) else { continue };
         for &split in candidate.shape().splits() {
+            let asked = tile.map_or(None, |wanted| candidate.answers(wanted, split));
             // Every part has some of K.
-            if split == 1 || !problem.batch_invariant && split as usize <= k_blocks {
+            let sensible = split == 1 || !problem.batch_invariant && split as usize <= k_blocks;
+            if asked.unwrap_or(sensible) {
                 take(Candidate { tile: candidate, variant, split });
             }
         }

@@ -44,7 +44,7 @@ const SOURCES: &[Source] = &[
         swapped: true,
         overlapped: true,
         modes: &[Mode::Dense, Mode::Contiguous, Mode::Masked, Mode::Batched],
-        outputs: &[Output::Bf16, Output::F16, Output::F32],
+        outputs: &[Output::Bf16, Output::F16, Output::F32, Output::E4m3],
         splits: &[1, 2, 4, 8],
     },
     Source {
@@ -109,11 +109,15 @@ pub(crate) struct Shape {
 ///
 /// Every tile of an operation gives the same bits, unless K is split among blocks.
 #[derive(Clone, Copy)]
-pub struct Tile(&'static Shape);
+pub struct Tile {
+    shape: &'static Shape,
+    /// In how many parts K goes to a cluster's blocks; 0: as the plan says.
+    parts: u32,
+}
 
 impl PartialEq for Tile {
     fn eq(&self, other: &Self) -> bool {
-        std::ptr::eq(self.0, other.0)
+        std::ptr::eq(self.shape, other.shape) && self.parts == other.parts
     }
 }
 
@@ -121,46 +125,48 @@ impl Eq for Tile {}
 
 impl fmt::Debug for Tile {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0.name)
+        fmt::Display::fmt(self, f)
     }
 }
 
 impl fmt::Display for Tile {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0.name)
+        f.write_str(&self.shape.name)?;
+        if self.parts > 0 { write!(f, " k/{}", self.parts) } else { Ok(()) }
     }
 }
 
 impl Tile {
     /// The tiles that multiply such operands in such groups, in the order of the list.
     pub fn of(input: Input, mode: Mode) -> Vec<Tile> {
-        let serves = |tile: &&Tile| tile.0.variants.iter().any(|variant| tile.0.serves(variant, input, mode));
+        let serves =
+            |tile: &&Tile| tile.shape.variants.iter().any(|variant| tile.shape.serves(variant, input, mode));
         Self::candidates(input).iter().filter(serves).copied().collect()
     }
 
     /// Rows of the output.
     pub fn rows(&self) -> usize {
-        self.0.rows
+        self.shape.rows
     }
 
     /// Columns of the output.
     pub fn columns(&self) -> usize {
-        self.0.columns
+        self.shape.columns
     }
 
     /// Stages of 128 bytes of K in shared memory.
     pub fn stages(&self) -> usize {
-        self.0.stages
+        self.shape.stages
     }
 
     /// Blocks of a cluster that share loads of the same weights.
     pub fn cluster(&self) -> usize {
-        self.0.cluster
+        self.shape.cluster
     }
 
     /// Whether the columns of the output, not its rows, come in units of 64.
     pub fn swapped(&self) -> bool {
-        self.0.source.swapped
+        self.shape.source.swapped
     }
 
     /// Every tile of the family, in the order of the list for each kind of operands.
@@ -170,12 +176,12 @@ impl Tile {
 
     /// What it multiplies; f16 where it says bf16 and a kernel of it is for f16.
     pub fn input(&self) -> Input {
-        self.0.source.input
+        self.shape.source.input
     }
 
     /// Warpgroups of a block that multiply.
     pub fn warpgroups(&self) -> usize {
-        self.0.variants[0].consumers() as usize
+        self.shape.variants[0].consumers() as usize
     }
 
     /// The extent of K that one stage holds.
@@ -186,7 +192,7 @@ impl Tile {
     /// The kernels of this tile, each with the types of A and B.
     pub fn types(&self) -> impl Iterator<Item = (&'static str, [&'static str; 2])> {
         let half = self.input() == Input::Bf16;
-        self.0.variants.iter().map(move |variant| {
+        self.shape.variants.iter().map(move |variant| {
             let name = |e5m2| match (half, variant.purpose.f16, e5m2) {
                 (true, false, _) => "bf16",
                 (true, true, _) => "f16",
@@ -199,23 +205,47 @@ impl Tile {
 
     /// Entry names of the kernels of this tile, one for each combination of types that is compiled by itself.
     pub fn entries(&self) -> impl Iterator<Item = &'static str> {
-        self.0.variants.iter().map(|variant| variant.entry)
+        self.shape.variants.iter().map(|variant| variant.entry)
     }
 
     /// Whether products of this problem can be computed with this tile.
     pub fn computes(&self, problem: &Problem) -> bool {
-        self.0.variant(problem).is_some()
+        self.shape.variant(problem).is_some()
+    }
+
+    /// Numbers of blocks that may share a tile's K; 1 is always among them.
+    pub fn splits(&self) -> &'static [u32] {
+        self.shape.splits()
+    }
+
+    /// This tile with K in so many parts, one for each block of a cluster, added in the order of the parts; `None` where
+    /// the kernel has no such split. Other numbers of parts round differently.
+    pub fn split(self, parts: u32) -> Option<Tile> {
+        self.splits().contains(&parts).then_some(Tile { parts, ..self })
+    }
+
+    /// In how many parts K goes to a cluster's blocks, where somebody has said so.
+    pub fn parts(&self) -> Option<u32> {
+        (self.parts > 0).then_some(self.parts)
     }
 
     /// Rows of A and of B in one copy to shared memory.
     pub(crate) fn copied_rows(self) -> [usize; 2] {
-        let Shape { rows, columns, cluster, ref variants, source, .. } = *self.0;
+        let Shape { rows, columns, cluster, ref variants, source, .. } = *self.shape;
         let whole = source.swapped || variants.iter().any(|variant| variant.purpose.grouped.is_some());
         if whole { [rows, columns] } else { [rows.min(64), columns / cluster] }
     }
 
     pub(crate) fn shape(self) -> &'static Shape {
-        self.0
+        self.shape
+    }
+
+    /// Whether somebody who asked for `wanted` gets this tile with `parts` parts of K; `None` where he left them to the plan.
+    pub(crate) fn answers(self, wanted: Tile, parts: u32) -> Option<bool> {
+        if !std::ptr::eq(self.shape, wanted.shape) {
+            return Some(false);
+        }
+        (wanted.parts > 0).then_some(wanted.parts == parts)
     }
 
     /// Every tile that could compute it.
@@ -290,7 +320,7 @@ static SHAPES: LazyLock<Vec<Shape>> =
 static TILES: LazyLock<[Vec<Tile>; Input::FAMILIES]> = LazyLock::new(|| {
     let mut tiles: [Vec<Tile>; Input::FAMILIES] = Default::default();
     for shape in SHAPES.iter() {
-        tiles[shape.source.input.family()].push(Tile(shape));
+        tiles[shape.source.input.family()].push(Tile { shape, parts: 0 });
     }
     tiles
 });

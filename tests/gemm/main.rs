@@ -4,6 +4,7 @@
 mod common;
 mod plans;
 mod properties;
+mod swapped;
 
 use common::{config, device};
 use narrowgauge::dtype::nearest_bf16;

@@ -1,0 +1,306 @@
+// FP8 GEMM with block scales for few rows: out[M, N] = A[M, K] * B[N, K]^T with the operands swapped, so that weights
+// fill the 64-row side of wgmma and BM tokens are its N. The time of such a product is the time of its weights' bytes:
+// the ring of stages is as deep as shared memory allows, and arithmetic hides behind it.
+//
+// One output tile is BM tokens by BN weight rows (64 for each math warpgroup). A cluster of blocks may share a tile:
+// each takes a contiguous part of K, then rank r finishes every size-th token from all partial sums, added in the
+// order of the ranks. So the split changes how sums round; the tile does not: alone, a block gives the bits of the
+// kernel that is not swapped.
+//
+// Variants: BM (8, 16, 32 or 64 tokens), BN (64 or 128 weight rows), STAGES, BLOCKS (per multiprocessor), THREADS, SHARED
+// and GROUP_BYTES (of the launch).
+#include "abi.h"
+#include "gemm/row_pieces.cuh"
+#include "gemm/scales.cuh"
+#include "ptx/cluster.cuh"
+#include "ptx/fence.cuh"
+#include "ptx/grid.cuh"
+#include "ptx/registers.cuh"
+#include "ptx/tma.cuh"
+#include "ptx/wgmma.cuh"
+#include "tile/descriptor.cuh"
+#include "tile/groups.cuh"
+#include "tile/pipeline.cuh"
+#include "tile/rows.cuh"
+#include "tile/warp_roles.cuh"
+
+using namespace ng;
+
+namespace {
+
+constexpr uint32_t kBlockK = 128;
+constexpr uint32_t kMathWarpgroups = BN / 64;
+constexpr uint32_t kMathWarps = kMathWarpgroups * 4;
+constexpr uint32_t kThreads = (1 + kMathWarpgroups) * tile::kWarpgroup;
+constexpr uint32_t kBytesWeights = BN * kBlockK;
+constexpr uint32_t kBytesTokens = BM * kBlockK;
+constexpr uint32_t kBytesStage = kBytesWeights + kBytesTokens;
+// Registers move from the producer to the math warps; the sum stays what the block was launched with.
+constexpr int kProducerRegisters = 56;
+constexpr int kMathRegisters = BN == 128 ? 224 : 200;
+// K-blocks of one straight-line body.
+constexpr uint32_t kBody = 4;
+constexpr uint32_t kMathBarrier = 1;
+// Partial sums as rows of tokens. The padding sends the 4 x 8 words of a warp's store to 32 banks.
+constexpr uint32_t kPartialRow = BN + 4;
+static_assert(128 % BN == 0, "a tile must not straddle two weight scales");
+
+// Shared memory, from its start.
+constexpr uint32_t kPartialAt = STAGES * kBytesStage;
+constexpr uint32_t kProductsAt = kPartialAt + BM * kPartialRow * 4;
+constexpr uint32_t kPipelineAt = kProductsAt + STAGES * BM * 4;
+constexpr uint32_t kReadyAt = kPipelineAt + tile::Pipeline<STAGES>::kBytes;
+constexpr uint32_t kFreeAt = kReadyAt + 8;
+constexpr uint32_t kGroupsAt = kFreeAt + 8;
+static_assert(THREADS == kThreads && SHARED == kGroupsAt && GROUP_BYTES == tile::Groups::kBytesPerGroup, "the launch");
+
+using tile::Tile;
+using Work = tile::Work<BM, BN, ~0u>;
+
+// Where the products of tokens' scales stand: thread q of each four holds tokens 2q and 2q + 1 of every eight, and
+// reads those of two eights at once.
+__device__ __forceinline__ constexpr uint32_t token_slot(uint32_t token) {
+    return BM == 8 ? token : (token & ~15u) | (token & 6u) << 1 | (token >> 3 & 1u) << 1 | (token & 1u);
+}
+
+struct Products : gemm::ScaleProducts<BM> {
+    __device__ __forceinline__ void store_tokens(const gemm::Scales& tokens, const gemm::Scales& weights, float* to) const {
+        const float weight = weights.value(b[0]);
+#pragma unroll
+        for (uint32_t i = 0; i < kPerLane; ++i) {
+            const uint32_t token = i * 32 + ptx::lane_id();
+            if (token < BM) to[token_slot(token)] = __fmul_rn(tokens.value(a[i]), weight);
+        }
+    }
+};
+
+using Position = tile::PipelinePosition<STAGES>;
+
+// What a math warp needs to go through stages.
+struct Math {
+    tile::Pipeline<STAGES> pipeline;
+    uint64_t weights;  // descriptors of stage 0
+    uint64_t tokens;
+    const float* products;  // this thread's first, of stage 0
+    bool leader;
+
+    __device__ __forceinline__ void load_scales(float (&scales)[BM / 4], Position at) const {
+        const float* const from = products + at.stage * BM;
+        if constexpr (BM == 8) {
+            const float2 pair = *reinterpret_cast<const float2*>(from);
+            scales[0] = pair.x;
+            scales[1] = pair.y;
+        } else {
+#pragma unroll
+            for (int i = 0; i < BM / 4; i += 4) {
+                const float4 four = *reinterpret_cast<const float4*>(from + i * 4);
+                scales[i] = four.x;
+                scales[i + 1] = four.y;
+                scales[i + 2] = four.z;
+                scales[i + 3] = four.w;
+            }
+        }
+    }
+
+    __device__ __forceinline__ void multiply(float (&product)[BM / 2], Position at) const {
+        const uint64_t a = tile::descriptor_advance(weights, at.stage * kBytesStage);
+        const uint64_t b = tile::descriptor_advance(tokens, at.stage * kBytesStage);
+        ptx::wgmma_fence();
+#pragma unroll
+        for (int k = 0; k < 4; ++k) {
+            ptx::wgmma_e4m3<BM>(product, tile::descriptor_advance(a, 32 * k), tile::descriptor_advance(b, 32 * k), k != 0);
+        }
+        ptx::wgmma_commit_group();
+    }
+
+    // `Blocks` k-blocks without a branch that wgmma registers would cross: while the tensor core works on one, the one
+    // before is scaled and added. Two sets of registers take turns.
+    template <int Blocks>
+    __device__ __forceinline__ void run(float (&sum)[BM / 2], Position& at) const {
+        float product[2][BM / 2];
+        float scales[2][BM / 4];
+        Position before = at;
+        const auto promote = [&](int set) {
+            ptx::pin_registers(product[set]);
+            ptx::warp_barrier();
+            if (leader) pipeline.release(before);
+#pragma unroll
+            for (int i = 0; i < BM / 2; ++i) {
+                sum[i] = __fmaf_rn(product[set][i], scales[set][i / 4 * 2 + i % 2], sum[i]);
+            }
+        };
+#pragma unroll
+        for (int i = 0; i < Blocks; ++i) {
+            pipeline.wait_full(at);
+            multiply(product[i % 2], at);
+            load_scales(scales[i % 2], at);
+            if (i > 0) {
+                ptx::wgmma_wait_group<1>();
+                promote((i - 1) % 2);
+            }
+            before = at;
+            at.advance();
+        }
+        ptx::wgmma_wait_group<0>();
+        promote((Blocks - 1) % 2);
+    }
+};
+
+// Four neighbouring sums of one token over all ranks, in their order.
+__device__ __forceinline__ void total_piece(float (&values)[4], const float* partial, uint32_t word, uint32_t ranks) {
+    if (ranks == 1) {
+        const float4 only = *reinterpret_cast<const float4*>(partial + word);
+        values[0] = only.x, values[1] = only.y, values[2] = only.z, values[3] = only.w;
+        return;
+    }
+    const uint32_t from = ptx::shared_address(partial + word);
+    float4 parts[8];
+#pragma unroll
+    for (uint32_t other = 0; other < 8; ++other) {
+        parts[other] = make_float4(0, 0, 0, 0);
+        if (other < ranks) parts[other] = ptx::cluster_load_f32x4(ptx::cluster_address(from, other));
+    }
+    values[0] = parts[0].x, values[1] = parts[0].y, values[2] = parts[0].z, values[3] = parts[0].w;
+#pragma unroll
+    for (uint32_t other = 1; other < 8; ++other) {
+        if (other < ranks) {
+            values[0] = __fadd_rn(values[0], parts[other].x);
+            values[1] = __fadd_rn(values[1], parts[other].y);
+            values[2] = __fadd_rn(values[2], parts[other].z);
+            values[3] = __fadd_rn(values[3], parts[other].w);
+        }
+    }
+}
+
+}  // namespace
+
+extern "C" __global__ void __launch_bounds__(kThreads, BLOCKS) NG_ENTRY(const __grid_constant__ NgFp8GemmParams p) {
+    extern __shared__ __align__(1024) uint8_t shared[];
+    ptx::grid_dependency_wait();
+
+    const uint32_t ranks = ptx::cluster_size();
+    const uint32_t rank = ptx::cluster_rank();
+    const uint32_t base = ptx::shared_address(shared);
+    const tile::Pipeline<STAGES> pipeline{base + kPipelineAt};
+    float* const products = reinterpret_cast<float*>(shared + kProductsAt);
+    if (threadIdx.x == 0) {
+        ptx::prefetch_tensormap(&p.a);
+        ptx::prefetch_tensormap(&p.b);
+        // Every math warp of every rank says when its part of the sums can be read, and when it has read its own.
+        ptx::mbarrier_init(base + kReadyAt, ranks * kMathWarps);
+        ptx::mbarrier_init(base + kFreeAt, ranks * kMathWarps);
+        pipeline.init(kMathWarps, gemm::kFullArrivals);
+    }
+    // Each rank has a contiguous part of K, of the same length but for one k-block.
+    const uint32_t k_blocks = (p.k + kBlockK - 1) / kBlockK;
+    const uint32_t first_block = k_blocks * rank / ranks;
+    const uint32_t own_blocks = k_blocks * (rank + 1) / ranks - first_block;
+    const Work work = Work::prepare(shared + kGroupsAt, p);
+    if (ranks > 1) ptx::cluster_barrier();
+    const auto tile_at = [&](uint32_t step, Tile& tile) {
+        if (!work.at((blockIdx.x + step * gridDim.x) / ranks, tile)) return false;
+        tile.k_blocks = own_blocks;
+        return true;
+    };
+
+    Position at;
+    if (threadIdx.x < tile::kWarpgroup) {
+        ptx::set_max_registers_decrease<kProducerRegisters>();
+        if (threadIdx.x >= 32) {
+            const gemm::Scales a_scales{p.a_scales, (p.flags & NG_GEMM_A_SCALES_UE8M0) != 0};
+            const gemm::Scales b_scales{p.b_scales, (p.flags & NG_GEMM_B_SCALES_UE8M0) != 0};
+            gemm::stream_scales<Products, Tile>(
+                pipeline, tile_at,
+                [&](Products& values, const Tile& tile, uint32_t block) {
+                    const int64_t k_block = first_block + block;
+                    values.load(a_scales,
+                                tile.batch * p.a_scales_batch_stride + tile.row * p.a_scales_row_stride +
+                                    k_block * p.a_scales_block_stride,
+                                p.a_scales_row_stride, tile.rows_from(tile.row, BM), b_scales,
+                                tile.group * p.b_scales_group_stride + tile.column / 128 * p.b_scales_row_stride +
+                                    k_block * p.b_scales_block_stride,
+                                0, 1);
+                },
+                [&](const Products& values, uint32_t stage) {
+                    values.store_tokens(a_scales, b_scales, products + stage * BM);
+                });
+            return;
+        }
+        if (threadIdx.x != 0) return;
+        Tile tile;
+        for (uint32_t step = 0; tile_at(step, tile); ++step) {
+            // Weights that no later tile wants make room in L2 for what others do.
+            const uint64_t policy = tile.row_end - tile.row <= BM ? ptx::kEvictFirst : ptx::kEvictNormal;
+            for (uint32_t block = 0; block < tile.k_blocks; ++block, at.advance()) {
+                const uint32_t k = (first_block + block) * kBlockK;
+                pipeline.wait_empty(at);
+                const uint32_t full = pipeline.full(at.stage);
+                const uint32_t stage = base + at.stage * kBytesStage;
+                ptx::mbarrier_arrive_expect_tx(full, kBytesStage);
+                ptx::tma_load_3d_hinted(stage, &p.b, full, k, tile.column, tile.group, policy);
+                ptx::tma_load_3d_hinted(stage + kBytesWeights, &p.a, full, k, tile.row, tile.batch, ptx::kEvictLast);
+            }
+        }
+        return;
+    }
+
+    ptx::set_max_registers_increase<kMathRegisters>();
+    const tile::Consumer me;
+    const uint32_t lane = threadIdx.x % 32;
+    const uint32_t warp = threadIdx.x / 32 - 4;
+    const uint32_t warpgroup = ptx::warp_uniform(me.warpgroup);
+    const Math math{pipeline, tile::descriptor_k_major_128(base + warpgroup * 64 * kBlockK),
+                    tile::descriptor_k_major_128(base + kBytesWeights), products + lane % 4 * (BM == 8 ? 2 : 4), me.leader};
+    float* const partial = reinterpret_cast<float*>(shared + kPartialAt);
+    Tile tile;
+    uint32_t step = 0;
+    for (; tile_at(step, tile); ++step) {
+        float sum[BM / 2];
+#pragma unroll
+        for (int i = 0; i < BM / 2; ++i) sum[i] = 0;
+        uint32_t left = tile.k_blocks;
+#pragma unroll 1
+        for (; left >= kBody; left -= kBody) math.run<kBody>(sum, at);
+        if (left & 2) math.run<2>(sum, at);
+        if (left & 1) math.run<1>(sum, at);
+
+        // The sums are transposed: this thread holds weight rows `me.row` and 8 more of tokens `me.column` and 1 more
+        // of every eight.
+        // Whoever reads the sums of the tile before has done so.
+        if (ranks == 1) {
+            ptx::barrier_sync(kMathBarrier, kMathWarps * 32);
+        } else {
+            ptx::cluster_mbarrier_wait_parity(base + kFreeAt, step % 2 ^ 1);
+        }
+        float* const mine = partial + me.column * kPartialRow + me.warpgroup * 64 + me.row;
+#pragma unroll
+        for (int i = 0; i < BM / 2; ++i) mine[(i / 4 * 8 + i % 2) * kPartialRow + i / 2 % 2 * 8] = sum[i];
+        if (ranks == 1) {
+            ptx::barrier_sync(kMathBarrier, kMathWarps * 32);
+        } else {
+            ptx::warp_barrier();
+            if (lane < ranks) ptx::cluster_mbarrier_arrive(ptx::cluster_address(base + kReadyAt, lane));
+            ptx::cluster_mbarrier_wait_parity(base + kReadyAt, step % 2);
+        }
+
+        constexpr uint32_t kLanes = BN / 4;  // of a token
+        constexpr uint32_t kTokensAtOnce = kMathWarps * 32 / kLanes;
+        const uint32_t piece = lane % kLanes * 4;
+#pragma unroll 1
+        for (uint32_t first = 0; first < BM; first += kTokensAtOnce) {
+            const uint32_t token = (first + warp * (32 / kLanes) + lane / kLanes) * ranks + rank;
+            const uint32_t row = tile.row + token;
+            const bool exists = token < BM && row < tile.row_end;
+            float values[4] = {0, 0, 0, 0};
+            if (exists) total_piece(values, partial, token * kPartialRow + piece, ranks);
+            gemm::finish_piece<kLanes>(
+                p, values, {tile.group, tile.batch, row, tile.column + piece, uint64_t(tile.batch) * p.rows + row, exists});
+        }
+        if (ranks > 1) {
+            ptx::warp_barrier();
+            if (lane < ranks) ptx::cluster_mbarrier_arrive(ptx::cluster_address(base + kFreeAt, lane));
+        }
+    }
+    // Nobody leaves while a peer may read its sums.
+    if (ranks > 1) ptx::cluster_mbarrier_wait_parity(base + kFreeAt, step % 2 ^ 1);
+}
