@@ -30,7 +30,7 @@ const USAGE: &str = "usage: cargo xtask <task>
   package   dist/packages/: the crates as published, with prebuilt kernel images
   mutants   break the kernels in small ways and count how many breaks their tests notice (--help: its flags)
   variants  docs/gemm-variants.*: registers, instructions and conflicts of every GEMM variant (--check: compare)
-  soundness undefined behaviour (Miri) and dependencies (cargo-deny), where the tools are there";
+  soundness undefined behaviour (Miri, std with assertions) and dependencies (cargo-deny), where the tools can be had";
 
 fn main() -> ExitCode {
     let mut args = std::env::args().skip(1);

@@ -113,6 +113,9 @@ fn position(row: usize, column: usize) -> (usize, usize, usize) {
     (row / 16, register, row % 8 * 4 + column % 8 / 2)
 }
 
+/// Miri takes seconds for a row.
+const ROWS: usize = if cfg!(miri) { 32 } else { 1 };
+
 fn compare(
     formats: (Format, Format),
     columns: usize,
@@ -148,6 +151,11 @@ fn compare(
         for column in 0..columns {
             let kind = source.below(if matches!(draw, Draw::Wild) { 6 } else { 5 });
             let c = accumulator(&mut source, kind);
+            let (warp, register, lane) = position(row, column);
+            fragments[warp][register][lane] = c.to_bits();
+            if row % ROWS != 0 {
+                continue;
+            }
             let sign = if negate { -1.0 } else { 1.0 };
             let x: Vec<f32> = (0..depth).map(|k| sign * value(formats.0, a[row * depth + k])).collect();
             let y: Vec<f32> = (0..depth).map(|k| value(formats.1, b[column * depth + k])).collect();
@@ -159,15 +167,13 @@ fn compare(
             };
             let scalar = fused_sum(c, &x, formats.0, &y, formats.1, arithmetic);
             assert!(scalar.to_bits() == want.to_bits() || scalar.is_nan() && want.is_nan());
-            let (warp, register, lane) = position(row, column);
-            fragments[warp][register][lane] = c.to_bits();
             expected[warp][register][lane] = want.to_bits();
         }
     }
     let mut baseline = fragments.clone();
     multiply_accumulate(&left, &right, &mut slices(&mut fragments), true, arithmetic);
     kernel::run_baseline(&left, &right, &mut slices(&mut baseline), arithmetic);
-    for row in 0..64 {
+    for row in (0..64).step_by(ROWS) {
         for column in 0..columns {
             let (warp, register, lane) = position(row, column);
             let want = expected[warp][register][lane];
@@ -223,6 +229,13 @@ fn older_cards_keep_24_bits() {
 fn fp8_with_25_bits_is_what_mma_sync_does() {
     compare(FP8[0], 8, Draw::Any, 5, Arithmetic::Truncated25, false);
     compare(FP8[3], 8, Draw::Near, 6, Arithmetic::Truncated25, false);
+}
+
+/// Eight columns: what Miri has the time for.
+#[test]
+fn narrow_products_match_the_published_model() {
+    compare(FP8[0], 8, Draw::Near, 3, Arithmetic::Truncated13, true);
+    compare(HALVES[0], 8, Draw::Near, 5, Arithmetic::Truncated25, false);
 }
 
 #[test]
