@@ -204,7 +204,11 @@ fn parameter(words: &[String], buffers: &HashMap<String, (u64, u64)>) -> Result<
 }
 
 fn run(job: &Job) -> Result<(), Failure> {
-    let module = Module::parse(&std::fs::read_to_string(&job.module)?)?;
+    let text = std::fs::read_to_string(&job.module)?;
+    let module = match &job.entry {
+        Some(entry) => Module::parse_entry(&text, entry)?,
+        None => Module::parse(&text)?,
+    };
     let entries = module.entries();
     let entry = match (&job.entry, entries.as_slice()) {
         (Some(name), _) => name.as_str(),

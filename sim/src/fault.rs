@@ -161,6 +161,8 @@ pub enum FaultKind {
     },
     /// `trap`.
     Trap,
+    /// A failed `assert`: what it says.
+    Assertion(String),
     /// The launch itself is impossible: block size, shared memory, parameters.
     Launch(String),
 }
@@ -229,6 +231,7 @@ impl fmt::Display for FaultKind {
             | Self::Dependency(what)
             | Self::Descriptor(what)
             | Self::Exit(what)
+            | Self::Assertion(what)
             | Self::Registers(what) => f.write_str(what),
             Self::Deadlock(who) => write!(f, "deadlock: {who}"),
             Self::StepLimit { limit, spinning } => {

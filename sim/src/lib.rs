@@ -12,6 +12,7 @@ pub mod ast;
 mod counters;
 mod exec;
 mod fault;
+mod fragments;
 mod lower;
 mod machine;
 pub mod matrix;

@@ -131,11 +131,20 @@ impl std::error::Error for MemoryError {}
 impl Module {
     /// Reads PTX text. An instruction that the simulator does not know is an error that names it.
     pub fn parse(ptx: &str) -> Result<Self, LoadError> {
+        Self::read(ptx, None)
+    }
+
+    /// The same of one entry: what the others are made of is not looked at.
+    pub fn parse_entry(ptx: &str, entry: &str) -> Result<Self, LoadError> {
+        Self::read(ptx, Some(entry))
+    }
+
+    fn read(ptx: &str, only: Option<&str>) -> Result<Self, LoadError> {
         static NEXT: AtomicU64 = AtomicU64::new(0);
         let ast = parse::module(ptx)?;
         let target = Target::new(&ast.target, ast.version)
             .map_err(|what| LoadError { line: line_of(ptx, ".target"), what })?;
-        let (variables, programs) = lower::module(&ast)?;
+        let (variables, programs) = lower::module(&ast, only)?;
         Ok(Self { programs, variables, target, id: NEXT.fetch_add(1, Ordering::Relaxed) })
     }
 

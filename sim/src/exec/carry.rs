@@ -18,10 +18,11 @@ impl Grid<'_> {
             let carry = u128::from(carry >> i & 1);
             let (sum, over) = match how {
                 Carried::Add => over(u128::from(of(0)) + u128::from(of(1)) + carry, bits),
+                // The carry of a subtraction says that nothing was borrowed, which addc behind it sees.
                 Carried::Sub => {
-                    let (from, by) = (u128::from(of(0)), u128::from(of(1)) + carry);
-                    // The borrow.
-                    ((from.wrapping_sub(by)) as u64 & ty.mask(), from < by)
+                    let borrowed = if takes.is_some() { 1 - carry } else { 0 };
+                    let (from, by) = (u128::from(of(0)), u128::from(of(1)) + borrowed);
+                    ((from.wrapping_sub(by)) as u64 & ty.mask(), from >= by)
                 }
                 Carried::MadLow => {
                     over(u128::from(of(0).wrapping_mul(of(1)) & ty.mask()) + u128::from(of(2)) + carry, bits)

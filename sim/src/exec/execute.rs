@@ -231,6 +231,9 @@ impl Grid<'_> {
             | Kind::MatchAll { members, .. }
             | Kind::Redux { members, .. }
             | Kind::Elect { members, .. } => {
+                if self.part_by_members(w, split, *members, mask)? {
+                    return Ok(Flow::Again);
+                }
                 let members = self.members(w, *members, mask)?;
                 let Some(mask) = self.assemble(w, split.pc, mask, members) else {
                     return Ok(Flow::Wait(Wait::Lanes(members)));
@@ -239,6 +242,9 @@ impl Grid<'_> {
             }
             Kind::ActiveMask { d } => self.put32(w, *d, &[mask; 32], mask, None)?,
             Kind::WarpBarrier { members } => {
+                if self.part_by_members(w, split, *members, mask)? {
+                    return Ok(Flow::Again);
+                }
                 let members = self.members(w, *members, mask)?;
                 return Ok(self.warp_barrier(w, mask, members));
             }
@@ -248,6 +254,13 @@ impl Grid<'_> {
                 self.race_fence(w, op, mask);
             }
             Kind::Mma(mma) => self.multiply_synchronously(w, mask, mma)?,
+            Kind::MmaDouble { rows, depth, d, a, b, c } => {
+                self.multiply_doubles(w, mask, (*rows, *depth), d, [a, b, c])?
+            }
+            Kind::Fragment(fragment) => self.fragments(w, mask, fragment)?,
+            Kind::External { which, arguments, result } => {
+                self.external(w, mask, *which, arguments, *result)?
+            }
             Kind::Transpose { d, a } => self.transpose(w, mask, *d, *a)?,
             Kind::Copy(copy) => self.copy(w, mask, copy)?,
             Kind::RegisterCount { count, more } => return self.set_registers(w, mask, *count, *more),

@@ -15,6 +15,8 @@ pub(super) enum Flow {
     Wait(Wait),
     /// Lets others run, then the next operation.
     Yield,
+    /// The same operation again, of fewer lanes.
+    Again,
 }
 
 impl Grid<'_> {
@@ -105,6 +107,14 @@ impl Grid<'_> {
                     let at = split.pc;
                     self.warps[w].call(split, at, *target);
                 }
+                Kind::CallIndirect { target, candidates } => {
+                    if mask != split.mask {
+                        let here = split.pc;
+                        self.warps[w].diverge(split, mask, here, here + 1);
+                        continue;
+                    }
+                    self.call_indirect(w, split, *target, candidates)?;
+                }
                 Kind::Trap => {
                     return Err(Trouble { kind: FaultKind::Trap, lane: Some(mask.trailing_zeros()) });
                 }
@@ -115,6 +125,7 @@ impl Grid<'_> {
                             return Ok(true);
                         }
                     }
+                    Ok(Flow::Again) => {}
                     Ok(Flow::Yield) => {
                         split.pc += 1;
                         return Ok(true);
@@ -162,10 +173,16 @@ impl Grid<'_> {
 
     fn leave(&mut self, w: usize, split: &mut Split) -> Step<()> {
         let program: &Program = self.program;
-        if let Some(op) = self.warps[w].leave(split)
-            && let Kind::Call { results, .. } = &program.ops[op as usize].kind
-        {
-            self.copy_local(w, split.mask, results);
+        if let Some((op, callee)) = self.warps[w].leave(split) {
+            match &program.ops[op as usize].kind {
+                Kind::Call { results, .. } => self.copy_local(w, split.mask, results),
+                Kind::CallIndirect { candidates, .. } => {
+                    if let Some(candidate) = candidates.iter().find(|c| c.target == callee) {
+                        self.copy_local(w, split.mask, &candidate.results);
+                    }
+                }
+                _ => {}
+            }
         }
         Ok(())
     }
@@ -204,7 +221,7 @@ impl Grid<'_> {
         Ok(())
     }
 
-    fn copy_local(&mut self, w: usize, mask: u32, moves: &[(u32, u32, u32)]) {
+    pub(super) fn copy_local(&mut self, w: usize, mask: u32, moves: &[(u32, u32, u32)]) {
         let size = self.program.local_bytes as usize;
         let warp = &mut self.warps[w];
         for lane in (0..32).filter(|&i| mask >> i & 1 == 1) {

@@ -47,7 +47,7 @@ pub(crate) enum Wait {
 #[derive(Debug, Clone)]
 pub(crate) enum Node {
     Join { pc: u32, expected: u32, arrived: u32, parent: Option<usize> },
-    Call { op: u32, parent: Option<usize> },
+    Call { op: u32, target: u32, parent: Option<usize> },
     Free,
 }
 
@@ -249,20 +249,33 @@ impl Warp {
     }
 
     pub(crate) fn call(&mut self, split: &mut Split, op: u32, target: u32) {
-        let node = self.node(Node::Call { op, parent: split.top });
+        let node = self.node(Node::Call { op, target, parent: split.top });
         split.top = Some(node);
         split.meet = NOWHERE;
         split.pc = target;
     }
 
-    /// Leaves a function: the calling operation. None when the lanes first have to meet.
-    pub(crate) fn leave(&mut self, split: &mut Split) -> Option<u32> {
+    /// Whether a split is in the function that begins at an operation.
+    pub(crate) fn is_in(&self, split: &Split, start: u32) -> bool {
+        let mut top = split.top;
+        while let Some(at) = top {
+            top = match self.nodes[at] {
+                Node::Call { target, .. } if target == start => return true,
+                Node::Call { parent, .. } | Node::Join { parent, .. } => parent,
+                Node::Free => None,
+            };
+        }
+        false
+    }
+
+    /// Leaves a function: the calling operation, and where the function begins. None when the lanes first have to meet.
+    pub(crate) fn leave(&mut self, split: &mut Split) -> Option<(u32, u32)> {
         if split.meet == AT_RETURN {
             split.pc = AT_RETURN;
             return None;
         }
         let top = split.top.expect("a return outside any call is an exit");
-        let Node::Call { op, parent } = self.nodes[top] else {
+        let Node::Call { op, target, parent } = self.nodes[top] else {
             unreachable!("joins inside a function end before or at its return");
         };
         self.nodes[top] = Node::Free;
@@ -270,6 +283,6 @@ impl Warp {
         split.top = parent;
         split.meet = self.meet_of(parent);
         split.pc = op + 1;
-        Some(op)
+        Some((op, target))
     }
 }

@@ -54,6 +54,38 @@ impl Lowering<'_> {
         Ok(Kind::Mma(Box::new(Mma { shape, d, a, b, c })))
     }
 
+    /// `mma.sync` of f64.
+    pub(super) fn mma_double(&self, i: &Instruction, s: &Spelling<'_>) -> Lowered<Kind> {
+        let (["sync", "aligned", size, "row", "col", rest @ ..], [d, a, b, c]) =
+            (s.modifiers.as_slice(), i.operands.as_slice())
+        else {
+            return self.unknown(i);
+        };
+        let (rows, depth) = match *size {
+            "m8n8k4" => (8, 4),
+            "m16n8k4" => (16, 4),
+            "m16n8k8" => (16, 8),
+            "m16n8k16" => (16, 16),
+            _ => return self.unknown(i),
+        };
+        if rest.strip_prefix(&["rn"]).unwrap_or(rest) != ["f64"; 4] {
+            return self.unknown(i);
+        }
+        let list = |operand: &Operand| match operand {
+            Operand::Vector(list) => list.clone(),
+            one => vec![one.clone()],
+        };
+        let sources =
+            |operand: &Operand| list(operand).iter().map(|r| self.s64(r)).collect::<Lowered<Vec<_>>>();
+        let (a, b, c) = (sources(a)?, sources(b)?, sources(c)?);
+        let d = list(d).iter().map(|r| self.d64(r)).collect::<Lowered<Vec<_>>>()?;
+        let counts = [rows / 8 * depth / 4, depth / 4, rows / 4, rows / 4];
+        if [a.len(), b.len(), c.len(), d.len()] != counts {
+            return self.error(format!("`{}` has the wrong number of registers", i.opcode.join(".")));
+        }
+        Ok(Kind::MmaDouble { rows, depth, d, a, b, c })
+    }
+
     pub(super) fn transposition(&self, i: &Instruction, s: &Spelling<'_>) -> Lowered<Kind> {
         match (s.modifiers.as_slice(), i.operands.as_slice()) {
             (["sync", "aligned", "m8n8", "trans", "b16"], [d, a]) => {

@@ -19,6 +19,7 @@ pub(crate) mod rows;
 mod sync;
 mod transfer;
 mod values;
+mod wmma;
 
 pub use opcodes::opcodes;
 
@@ -37,13 +38,22 @@ pub(crate) struct ModuleVariable {
 }
 
 /// Lowers every entry of a module.
-pub(crate) fn module(ast: &Ast) -> Result<(Vec<ModuleVariable>, Vec<Program>), LoadError> {
+pub(crate) fn module(
+    ast: &Ast,
+    only: Option<&str>,
+) -> Result<(Vec<ModuleVariable>, Vec<Program>), LoadError> {
     let places: HashMap<&str, usize> =
         memory_variables(ast).enumerate().map(|(i, v)| (v.name.as_str(), i)).collect();
     let mut variables = Vec::new();
     for variable in memory_variables(ast) {
-        let mut relocations = Vec::new();
+        let (mut relocations, mut init) = (Vec::new(), variable.init.clone());
         for (at, symbol, addend) in &variable.relocations {
+            if let (Some(code), Some(place)) =
+                (code_address(ast, symbol), init.get_mut(*at as usize..*at as usize + 8))
+            {
+                place.copy_from_slice(&code.to_le_bytes());
+                continue;
+            }
             let Some(&index) = places.get(symbol.as_str()) else {
                 return Err(LoadError {
                     line: variable.line,
@@ -52,11 +62,11 @@ pub(crate) fn module(ast: &Ast) -> Result<(Vec<ModuleVariable>, Vec<Program>), L
             };
             relocations.push((*at, index, *addend));
         }
-        variables.push(ModuleVariable { size: variable.size, init: variable.init.clone(), relocations });
+        variables.push(ModuleVariable { size: variable.size, init, relocations });
     }
     let mut programs = Vec::new();
     for (index, function) in ast.functions.iter().enumerate() {
-        if function.entry {
+        if function.entry && only.is_none_or(|name| function.name == name) {
             programs.push(Lowering::new(ast, &places).program(index)?);
         }
     }
@@ -65,6 +75,15 @@ pub(crate) fn module(ast: &Ast) -> Result<(Vec<ModuleVariable>, Vec<Program>), L
 
 fn memory_variables(ast: &Ast) -> impl Iterator<Item = &ast::Variable> {
     ast.variables.iter().filter(|v| matches!(v.space, ast::Space::Global | ast::Space::Const))
+}
+
+/// Where functions have their addresses: outside all memory.
+const CODE: u64 = 0xc0de << 48;
+
+/// The address of a function that may be called through a pointer.
+fn code_address(ast: &Ast, name: &str) -> Option<u64> {
+    let index = ast.functions.iter().position(|f| !f.entry && f.name == name)?;
+    Some(CODE + 16 * index as u64)
 }
 
 /// Bytes of an entry's parameters.
@@ -126,8 +145,14 @@ struct Callee {
     params: Vec<(u32, u32)>,
 }
 
+/// Who is called.
+enum Target {
+    Name(String),
+    Pointer(program::S64),
+}
+
 /// A call to patch: operation, callee, arguments, results, and the names in scope.
-type Call = (usize, String, Vec<Operand>, Vec<Operand>, HashMap<String, Place>);
+type Call = (usize, Target, Vec<Operand>, Vec<Operand>, HashMap<String, Place>);
 
 type Lowered<T> = Result<T, LoadError>;
 
@@ -279,6 +304,14 @@ impl<'a> Lowering<'a> {
                         visit(this, callee, path, out)?;
                     }
                 }
+                if instruction.operands.iter().any(|o| matches!(o, Operand::Register(_))) {
+                    // Whoever is meant; that it does not call itself is seen when it happens.
+                    for (callee, _) in
+                        this.ast.functions.iter().enumerate().filter(|(_, f)| this.is_pointed_at(f))
+                    {
+                        visit(this, callee, &mut Vec::new(), out)?;
+                    }
+                }
             }
             path.pop();
             Ok(())
@@ -286,6 +319,15 @@ impl<'a> Lowering<'a> {
         let mut out = Vec::new();
         visit(self, entry, &mut Vec::new(), &mut out)?;
         Ok(out)
+    }
+
+    /// Somebody takes a function's address.
+    fn is_pointed_at(&self, function: &Function) -> bool {
+        let named = |o: &Operand| matches!(o, Operand::Symbol(name, _) if *name == function.name);
+        let moved = |i: &ast::Instruction| i.opcode[0] != "call" && i.operands.iter().any(named);
+        !function.entry
+            && (self.ast.functions.iter().any(|f| f.body.iter().any(moved))
+                || self.ast.variables.iter().any(|v| v.relocations.iter().any(|r| r.1 == function.name)))
     }
 
     fn function(
@@ -334,8 +376,8 @@ impl<'a> Lowering<'a> {
         for instruction in &function.body {
             self.line = instruction.line;
             if instruction.opcode[0] == "call" {
-                let (name, arguments, results) = self.call_parts(instruction)?;
-                calls.push((self.ops.len(), name, arguments, results, self.places.clone()));
+                let (target, arguments, results) = self.call_parts(instruction)?;
+                calls.push((self.ops.len(), target, arguments, results, self.places.clone()));
             }
             let guard = match &instruction.guard {
                 Some((negated, name)) => Some(SP { reg: self.predicate_named(name)?, negated: *negated }),
@@ -416,37 +458,87 @@ impl<'a> Lowering<'a> {
         self.narrow[register as usize]
     }
 
-    fn call_parts(&self, instruction: &ast::Instruction) -> Lowered<(String, Vec<Operand>, Vec<Operand>)> {
+    fn call_parts(&self, instruction: &ast::Instruction) -> Lowered<(Target, Vec<Operand>, Vec<Operand>)> {
         let mut lists = Vec::new();
-        let mut name = None;
+        let mut target = None;
         for operand in &instruction.operands {
             match operand {
-                Operand::List(list) => lists.push((name.is_some(), list.clone())),
-                Operand::Symbol(symbol, _) => name = Some(symbol.clone()),
-                _ => return self.error("indirect calls are not supported"),
+                Operand::List(list) => lists.push((target.is_some(), list.clone())),
+                Operand::Symbol(symbol, _) if target.is_none() => target = Some(Target::Name(symbol.clone())),
+                // The prototype behind a pointer's arguments.
+                Operand::Symbol(..) => {}
+                _ => target = Some(Target::Pointer(self.s64(operand)?)),
             }
         }
-        let Some(name) = name else { return self.error("a call without a target") };
+        let Some(target) = target else { return self.error("a call without a target") };
         let mut results = Vec::new();
         let mut arguments = Vec::new();
         for (after, list) in lists {
             if after { arguments = list } else { results = list }
         }
-        Ok((name, arguments, results))
+        Ok((target, arguments, results))
     }
 
     fn patch(&mut self, calls: Vec<Call>) -> Lowered<()> {
-        for (at, name, arguments, results, places) in calls {
+        for (at, target, arguments, results, places) in calls {
             self.line = self.ops[at].line;
-            let Some(callee) = self.functions.get(&name).cloned() else {
-                return self.error(format!("`{name}` is called but has no body in this module"));
-            };
             let local = |operand: &Operand| match operand {
                 Operand::Symbol(symbol, 0) => match places.get(symbol) {
                     Some(Place::Local(at)) => Some(*at),
                     _ => None,
                 },
                 _ => None,
+            };
+            let name = match target {
+                Target::Name(name) => name,
+                Target::Pointer(target) => {
+                    let place = |operand| local(operand).ok_or(());
+                    let (Ok(given), Ok(wanted)) = (
+                        arguments.iter().map(place).collect::<Result<Vec<_>, ()>>(),
+                        results.iter().map(place).collect::<Result<Vec<_>, ()>>(),
+                    ) else {
+                        return self.error("an argument that is not a .param variable");
+                    };
+                    let fits = |c: &&(u64, Callee)| {
+                        c.1.params.len() == given.len() && c.1.returns.len() == wanted.len()
+                    };
+                    let callees: Vec<(u64, Callee)> = self
+                        .functions
+                        .iter()
+                        .filter_map(|(name, callee)| Some((code_address(self.ast, name)?, callee.clone())))
+                        .collect();
+                    let candidates =
+                        callees.iter().filter(fits).map(|(address, callee)| program::Candidate {
+                            address: *address,
+                            target: callee.start,
+                            arguments: given
+                                .iter()
+                                .zip(&callee.params)
+                                .map(|(&from, &(to, n))| (from, to, n))
+                                .collect(),
+                            results: callee
+                                .returns
+                                .iter()
+                                .zip(&wanted)
+                                .map(|(&(from, n), &to)| (from, to, n))
+                                .collect(),
+                        });
+                    self.ops[at].kind = Kind::CallIndirect { target, candidates: candidates.collect() };
+                    continue;
+                }
+            };
+            let Some(callee) = self.functions.get(&name).cloned() else {
+                let which = match (name.as_str(), arguments.len()) {
+                    ("__assertfail", 5) => program::External::Assert,
+                    ("vprintf", 2) => program::External::Print,
+                    _ => return self.error(format!("`{name}` is called but has no body in this module")),
+                };
+                let Some(arguments) = arguments.iter().map(local).collect() else {
+                    return self.error("an argument that is not a .param variable");
+                };
+                let result = results.first().and_then(local);
+                self.ops[at].kind = Kind::External { which, arguments, result };
+                continue;
             };
             let mut into = Vec::new();
             for (operand, &(to, size)) in arguments.iter().zip(&callee.params) {

@@ -58,6 +58,10 @@ impl Lowering<'_> {
             Operand::Symbol(name, addend) => match self.places.get(name) {
                 Some(Place::Shared(at)) => S64::Shared(at.wrapping_add(*addend as u32)),
                 Some(Place::Local(at) | Place::Param(at)) => S64::Imm((i64::from(*at) + addend) as u64),
+                None => match super::code_address(self.ast, name) {
+                    Some(code) => S64::Imm(code),
+                    None => return self.error(format!("`{name}` has no address here")),
+                },
                 _ => return self.error(format!("`{name}` has no address here")),
             },
             _ => return self.error("a 64-bit operand expected"),

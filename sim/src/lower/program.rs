@@ -273,6 +273,17 @@ pub(crate) enum Kind {
         arguments: Vec<(u32, u32, u32)>,
         results: Vec<(u32, u32, u32)>,
     },
+    /// Through a pointer.
+    CallIndirect {
+        target: S64,
+        candidates: Vec<Candidate>,
+    },
+    /// A function that the system supplies: offsets of its arguments and of its result in local memory.
+    External {
+        which: External,
+        arguments: Vec<u32>,
+        result: Option<u32>,
+    },
     Return,
     Exit,
     Trap,
@@ -403,6 +414,17 @@ pub(crate) enum Kind {
     },
     /// `mma.sync`.
     Mma(Box<Mma>),
+    /// `mma.sync` of f64.
+    MmaDouble {
+        rows: usize,
+        depth: usize,
+        d: Vec<u32>,
+        a: Vec<S64>,
+        b: Vec<S64>,
+        c: Vec<S64>,
+    },
+    /// `wmma`.
+    Fragment(Box<Fragment>),
     /// `movmatrix`.
     Transpose {
         d: u32,
@@ -490,6 +512,22 @@ pub(crate) struct Mma {
     pub(crate) a: Vec<S32>,
     pub(crate) b: Vec<S32>,
     pub(crate) c: Vec<S32>,
+}
+
+/// `wmma.load`, `.store` and `.mma`.
+#[derive(Debug)]
+pub(crate) enum Fragment {
+    Load { form: Form, to: Vec<Dst>, space: Space, at: Address, stride: Option<S32> },
+    Store { form: Form, from: Vec<S32>, space: Space, at: Address, stride: Option<S32> },
+    Multiply { product: crate::fragments::Product, d: Vec<u32>, a: Vec<S32>, b: Vec<S32>, c: Vec<S32> },
+}
+
+/// Which matrix a fragment is of, and how it lies in memory.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Form {
+    pub(crate) matrix: crate::fragments::Matrix,
+    /// Rows are contiguous, rather than columns.
+    pub(crate) by_rows: bool,
 }
 
 /// One `wgmma.mma_async`.

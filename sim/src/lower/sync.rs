@@ -48,6 +48,8 @@ impl Lowering<'_> {
                 };
                 return Ok((Kind::RegisterCount { count: count as u32, more }, Class::Other));
             }
+            "wmma" => return Ok((self.wmma(i, s)?, Class::Tensor)),
+            "mma" if s.last() == "f64" => return Ok((self.mma_double(i, s)?, Class::Tensor)),
             "mma" => return Ok((self.mma(i, s)?, Class::Tensor)),
             "movmatrix" => return Ok((self.transposition(i, s)?, Class::Warp)),
             "cp" if s.modifiers.first() == Some(&"async") && s.modifiers.get(1) != Some(&"bulk") => {

@@ -237,3 +237,20 @@ pub(crate) enum Arrive {
     Plain { count: S32 },
     ExpectTx { bytes: S32 },
 }
+
+/// A function that a call through a pointer may reach.
+pub(crate) struct Candidate {
+    pub(crate) address: u64,
+    pub(crate) target: u32,
+    pub(crate) arguments: Vec<(u32, u32, u32)>,
+    pub(crate) results: Vec<(u32, u32, u32)>,
+}
+
+/// Functions without a body that a module may call.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) enum External {
+    /// `__assertfail`
+    Assert,
+    /// `vprintf`
+    Print,
+}

@@ -278,3 +278,88 @@ fn recursion_and_missing_functions_are_named_at_load() {
     let error = rig("bra NOWHERE;").illegal().load().unwrap_err();
     assert!(error.what.contains("NOWHERE"), "{error}");
 }
+
+#[test]
+fn calls_through_pointers_go_where_each_lane_wants() {
+    let functions = ".visible .func (.param .b32 r) one(.param .b32 a)
+{ .reg .b32 %x<2>; ld.param.b32 %x0, [a]; add.u32 %x1, %x0, 1000; st.param.b32 [r], %x1; ret; }
+.visible .func (.param .b32 r) two(.param .b32 a)
+{ .reg .b32 %x<2>; ld.param.b32 %x0, [a]; mul.lo.u32 %x1, %x0, 3; st.param.b32 [r], %x1; ret; }
+.global .align 8 .u64 table[2] = {one, two};";
+    let calls = rig("and.b32 %r0, %t, 1;
+        mov.u64 %rd0, table;
+        mad.wide.u32 %rd0, %r0, 8, %rd0;
+        ld.global.u64 %rd1, [%rd0];
+        { .param .b32 p; .param .b32 q;
+        st.param.b32 [p], %t;
+        proto: .callprototype (.param .b32 _) _ (.param .b32 _);
+        call (q), %rd1, (p), proto;
+        ld.param.b32 %r1, [q]; }
+        activemask.b32 %r2;
+        setp.ne.u32 %p0, %r2, -1;
+        @%p0 mov.u32 %r1, 0;
+        st.global.u32 [%at], %r1;")
+    .module(functions);
+    assert_eq!(calls.out(), lanes(|i| if i % 2 == 0 { i + 1000 } else { 3 * i }));
+    let astray = calls.edit("mad.wide.u32 %rd0, %r0, 8, %rd0;", "add.u64 %rd0, %rd0, 0;");
+    assert_eq!(astray.out(), lanes(|i| i + 1000));
+    let wild = astray.edit("ld.global.u64 %rd1, [%rd0];", "mov.u64 %rd1, 64;").fault("call (q)");
+    assert!(wild.to_string().contains("0x40"), "{wild}");
+}
+
+const TEXTS: &str =
+    ".extern .func __assertfail(.param .b64 a, .param .b64 b, .param .b32 c, .param .b64 d, .param .b64 e);
+.extern .func (.param .b32 r) vprintf(.param .b64 a, .param .b64 b);
+.global .align 1 .b8 what[6] = {120, 32, 60, 32, 53, 0};";
+
+#[test]
+fn a_failed_assertion_says_what_it_is() {
+    let assertion = |limit: u32| {
+        rig(&format!(
+            "mov.u64 %rd0, what; cvta.global.u64 %rd0, %rd0;
+        setp.lt.u32 %p0, %t, {limit};
+        @%p0 bra HOLDS;
+        {{ .param .b64 a; .param .b64 b; .param .b32 c; .param .b64 d; .param .b64 e;
+        st.param.b64 [a], %rd0; st.param.b64 [b], %rd0; st.param.b32 [c], 77; st.param.b64 [d], %rd0;
+        st.param.b64 [e], 1;
+        call.uni __assertfail, (a, b, c, d, e); }}
+    HOLDS:
+        st.global.u32 [%at], %t;"
+        ))
+        .module(TEXTS)
+    };
+    assert_eq!(assertion(32).out(), lanes(|i| i));
+    let wrong = assertion(5).fault("call.uni");
+    assert!(
+        matches!(&wrong.kind, FaultKind::Assertion(what) if what.contains("`x < 5`") && what.contains(":77"))
+    );
+    assert_eq!(wrong.lane, Some(5));
+}
+
+#[test]
+fn printing_is_said_to_do_nothing() {
+    let ran = rig("mov.u64 %rd0, what; cvta.global.u64 %rd0, %rd0;
+        { .param .b64 a; .param .b64 b; .param .b32 r;
+        st.param.b64 [a], %rd0; st.param.b64 [b], 0;
+        call.uni (r), vprintf, (a, b);
+        ld.param.b32 %r0, [r]; }
+        st.global.u32 [%at], %r0;")
+    .module(TEXTS)
+    .run()
+    .unwrap();
+    assert_eq!(ran.out, lanes(|_| 0));
+    assert!(
+        ran.report.warnings.iter().any(|w| w.contains("printf of \"x < 5\"")),
+        "{:?}",
+        ran.report.warnings
+    );
+}
+
+#[test]
+fn an_entry_may_be_read_by_itself() {
+    let text =
+        ".version 9.0\n.target sm_90a\n.visible .entry good() { ret; }\n.visible .entry bad() { tex.level; }";
+    assert!(narrowgauge_sim::Module::parse(text).is_err());
+    assert_eq!(narrowgauge_sim::Module::parse_entry(text, "good").unwrap().entries(), ["good"]);
+    assert!(narrowgauge_sim::Module::parse_entry(text, "bad").is_err());
+}

@@ -151,12 +151,27 @@ fn carries() {
             ty.wrap(i128::from(c) - i128::from(borrow(borrow(0))))
         });
     }
+    // Behind a subtraction, an addition finds the carry set where nothing was borrowed.
+    for (a, b, set) in [(5, 5, 1), (5, 6, 0), (0, 0xffff_ffff, 0), (0xffff_ffff, 0, 1)] {
+        assert_eq!(results("sub.cc.u32 %r1, %a0, %a1; addc.u32 %r0, 0, 0", &[[a, b, 0]]), [set], "{a} - {b}");
+        let after_a_sum = "add.cc.u32 %r1, %a0, 1; subc.u32 %r0, %a1, 0";
+        let minus = u64::from(a != 0xffff_ffff);
+        assert_eq!(results(after_a_sum, &[[a, b, 0]]), [u64::from((b as u32).wrapping_sub(minus as u32))]);
+    }
     // The upper half of (2^32 - 1)² is 2^32 - 2, the lower 1.
     let upper = "mad.hi.cc.u32 %r1, %a0, %a1, %a2; addc.u32 %r0, 0, 0";
     let lower = "mad.hi.cc.u32 %r1, %a0, %a1, 2; madc.lo.cc.u32 %r1, %a0, %a1, %a2; addc.u32 %r0, 0, 0";
     for (op, c, carry) in [(upper, 1, 0), (upper, 2, 1), (lower, 0xffff_fffd, 0), (lower, 0xffff_fffe, 1)] {
         assert_eq!(results(op, &[[0xffff_ffff, 0xffff_ffff, c]]), [carry], "{op}, {c:#x}");
     }
+}
+
+#[test]
+fn bytes_differ_by_so_much() {
+    let rows = [[0x01ff_8000, 0x0200_7f00, 1000], [0, 0xffff_ffff, 0xffff_ffff]];
+    assert_eq!(results("vabsdiff4.u32.u32.u32 %r0, %a0, %a1, %a2", &rows), [0x01ff_0100, 0xffff_ffff]);
+    let sums = [1000 + 1 + 255 + 1, 4 * 255 - 1];
+    assert_eq!(results("vabsdiff4.u32.u32.u32.add %r0, %a0, %a1, %a2", &rows), sums);
 }
 
 #[test]

@@ -9,6 +9,7 @@ mod conversions;
 mod copies;
 mod faults;
 mod floats;
+mod fragments;
 mod halves;
 mod integers;
 mod listing;

@@ -435,7 +435,7 @@ fn what_hopper_lacks_is_refused_at_load() {
         "mma.sync.aligned.m16n8k16.row.col.f32.bf16.f16.f32 {%r0, %r1, %r2, %r3}, {%r4, %r5, %r6, %r7}, {%r8, %r9}, {%r0, %r1, %r2, %r3};",
         "mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%r0, %r1, %r2, %r3}, {%r4, %r5, %r6}, {%r8, %r9}, {%r0, %r1, %r2, %r3};",
         "mma.sync.aligned.m16n8k64.row.col.s32.s4.s4.s32 {%r0, %r1, %r2, %r3}, {%r4, %r5, %r6, %r7}, {%r8, %r9}, {%r0, %r1, %r2, %r3};",
-        "wmma.load.a.sync.aligned.row.m16n16k16.shared.f16 {%r0, %r1, %r2, %r3, %r4, %r5, %r6, %r7}, [smem];",
+        "wmma.load.a.sync.aligned.row.m8n8k32.shared.s4 {%r0}, [smem], 32;",
     ] {
         let error = rig(wrong).illegal().load().unwrap_err();
         assert!(error.what.contains(wrong.split(' ').next().unwrap()), "{error}");

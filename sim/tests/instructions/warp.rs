@@ -325,3 +325,23 @@ fn wrong_member_masks_are_faults() {
         "{wrong}"
     );
 }
+
+#[test]
+fn lanes_with_different_members_go_group_by_group() {
+    // Every third lane is of one group, without any branch.
+    let masks = "rem.u32 %r0, %t, 3; mov.u32 %r1, 0x49249249; shl.b32 %r1, %r1, %r0;";
+    let members = |i: u32| (0..32u32).filter(move |j| j % 3 == i % 3);
+    let sums = rig(&format!("{masks} redux.sync.add.u32 %r2, %t, %r1; st.global.u32 [%at], %r2;")).out();
+    assert_eq!(sums, lanes(|i| members(i).sum()));
+    let votes = rig(&format!(
+        "{masks} setp.gt.u32 %p0, %t, 9; vote.sync.ballot.b32 %r2, %p0, %r1; st.global.u32 [%at], %r2;"
+    ));
+    assert_eq!(votes.out(), lanes(|i| members(i).filter(|&j| j > 9).fold(0, |m, j| m | 1 << j)));
+    // Half of each group is elsewhere when the others come.
+    let apart = rig(&format!(
+        "{masks} mov.u32 %r2, 0; setp.lt.u32 %p0, %t, 16; @%p0 bra LOW; mov.u32 %r2, 100; LOW:
+        bar.warp.sync %r1; redux.sync.max.u32 %r2, %r2, %r1;
+        activemask.b32 %r3; setp.ne.u32 %p1, %r3, -1; @%p1 mov.u32 %r2, 7; st.global.u32 [%at], %r2;"
+    ));
+    assert_eq!(apart.out(), lanes(|_| 100));
+}

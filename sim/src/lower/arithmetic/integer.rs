@@ -406,9 +406,31 @@ fn bits(s: &Spelling<'_>, operands: usize) -> Option<Operation> {
             let (f, rule) = permutation(s)?;
             Tri32(f, rule)
         }
+        ("vabsdiff4", "u32", 4) if byte_wise(s) => {
+            Tri32(|a, b, c| map3(a, b, c, |a, b, _| distances(a, b)), Rule::Spread)
+        }
+        ("vabsdiff4", "add", 4) if byte_wise(s) => Tri32(
+            |a, b, c| {
+                map3(a, b, c, |a, b, c| {
+                    distances(a, b).to_le_bytes().iter().fold(c, |sum, &x| sum.wrapping_add(x.into()))
+                })
+            },
+            Rule::Spread,
+        ),
         ("dp4a" | "dp2a", _, 4) => Tri32(dot(s)?, Rule::Spread),
         _ => return None,
     })
+}
+
+/// Four unsigned bytes a word, all of them.
+fn byte_wise(s: &Spelling<'_>) -> bool {
+    (0..3).all(|i| s.at(i) == "u32")
+}
+
+/// Byte by byte, how far apart they are.
+fn distances(a: u32, b: u32) -> u32 {
+    let (a, b) = (a.to_le_bytes(), b.to_le_bytes());
+    u32::from_le_bytes(std::array::from_fn(|i| a[i].abs_diff(b[i])))
 }
 
 /// Sums, products, quotients and choices of integers.
