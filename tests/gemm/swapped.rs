@@ -2,8 +2,8 @@
 
 use super::{FP8, fp8, under_every_schedule};
 use narrowgauge::gemm::Tile;
-use narrowgauge::gemm::plan::{Input, Mode};
-use narrowgauge::verify::gemm::{Fp8Check, Rows, Values};
+use narrowgauge::gemm::plan::{Input, Mode, Output};
+use narrowgauge::verify::gemm::{Form, Fp8Check, Rows, Values};
 use narrowgauge::{Device, ScaleLayout, bf16};
 
 fn swapped(mode: Mode) -> Vec<Tile> {
@@ -81,6 +81,29 @@ fn every_split_is_right_for_groups() {
         Ok(())
     })
     .unwrap();
+}
+
+/// Counted and batched groups, and everything that an epilogue does, with every split; fresh scales where a tile has their
+/// 128 columns.
+#[test]
+#[cfg_attr(not(ng_kernels), ignore = "needs compiled kernels: run cargo xtask setup")]
+fn every_split_is_right_in_every_mode_with_every_epilogue() {
+    let device = super::device();
+    let forms = Form::covering();
+    for mode in [Mode::Masked, Mode::Batched] {
+        for (i, tile) in split(mode).enumerate() {
+            let rows = if mode == Mode::Masked { Rows::Masked(&[3, 0, 17], 17) } else { Rows::Batched(2, 9) };
+            let (values, form) = (Values::ALL[i % 4], forms[i % forms.len()]);
+            let check = Fp8Check { rows, n: [72, 200][i % 2], k: 400, tile: Some(tile), values, form, ..FP8 };
+            if check.is_possible(Output::F32) {
+                check.check::<f32>(&device).unwrap();
+            }
+            // Accumulating to e4m3 is refused, and a bound of what was rounded to codes needs sums in order.
+            if values.exact() && !form.accumulate && check.is_possible(Output::E4m3) {
+                check.check_quantized(&device, i % 2 == 0).unwrap();
+            }
+        }
+    }
 }
 
 /// More tiles than clusters are resident: the ring of stages, the partial sums and their barriers go on across tiles.
