@@ -10,7 +10,7 @@ use std::fmt::Display;
 pub(crate) const VECTOR_BYTES: usize = 16;
 
 /// The checks of one operation, which names itself in every message.
-#[derive(Clone, Copy)]
+#[derive(Debug, Clone, Copy)]
 pub(crate) struct Checks {
     operation: &'static str,
 }

@@ -80,6 +80,49 @@ struct ScaleProducts {
     }
 };
 
+// Where a column's scale stands: one thread finds those of its columns in two neighbouring octets as 16 bytes.
+__device__ __forceinline__ constexpr uint32_t column_scale_slot(uint32_t column) {
+    return (column & ~15u) | (column >> 1 & 3u) << 2 | (column >> 3 & 1u) << 1 | (column & 1u);
+}
+
+// One lane's part of a scale for each of Rows rows of A and of Columns rows of B: products of pairs are too many to
+// pass through memory.
+template <int Rows, int Columns>
+struct ScaleVectors {
+    static_assert(Rows % 32 == 0 && Columns % 32 == 0, "whole rounds of a warp");
+    static constexpr uint32_t kFloats = Rows + Columns;
+    uint32_t a[Rows / 32];
+    uint32_t b[Columns / 32];
+
+    // As of ScaleProducts; columns from `columns` on do not exist.
+    __device__ __forceinline__ void load(const Scales& a_scales, int64_t a_first, int64_t a_stride, uint32_t rows,
+                                         const Scales& b_scales, int64_t b_first, int64_t b_stride, uint32_t columns) {
+        load_part(a, a_scales, a_first, a_stride, rows);
+        load_part(b, b_scales, b_first, b_stride, columns);
+    }
+
+    // To Rows floats in the order of scale_slot, then Columns floats in that of column_scale_slot.
+    __device__ __forceinline__ void store(const Scales& a_scales, const Scales& b_scales, float* to) const {
+        const uint32_t lane = ptx::lane_id();
+#pragma unroll
+        for (int i = 0; i < Rows / 32; ++i) to[scale_slot(i * 32 + lane)] = a_scales.value(a[i]);
+#pragma unroll
+        for (int i = 0; i < Columns / 32; ++i) to[Rows + column_scale_slot(i * 32 + lane)] = b_scales.value(b[i]);
+    }
+
+private:
+    template <int Count>
+    static __device__ __forceinline__ void load_part(uint32_t (&to)[Count], const Scales& scales, int64_t first,
+                                                     int64_t stride, uint32_t exist) {
+        const uint32_t lane = ptx::lane_id();
+#pragma unroll
+        for (int i = 0; i < Count; ++i) {
+            const uint32_t index = i * 32 + lane;
+            to[i] = index < exist ? scales.load(first + index * stride) : 0;
+        }
+    }
+};
+
 // What one of the scale warps does in its life. `walk(step, tile)` gives the tiles of this thread block one after the
 // other, false past the last; a tile says how many `k_blocks` it has. `load(values, tile, block)` starts reading,
 // `store(values, stage)` writes to the stage once it is free. Two k-blocks of a warp are in flight, six in all.

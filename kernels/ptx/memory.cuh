@@ -9,4 +9,9 @@ __device__ __forceinline__ void report_status(uint32_t* word, uint32_t bits) {
     asm volatile("red.relaxed.gpu.or.b32 [%0], %1;" ::"l"(word), "r"(bits) : "memory");
 }
 
+// Asks for the cache line of a global address in L2.
+__device__ __forceinline__ void prefetch_l2(uint64_t address) {
+    asm volatile("prefetch.global.L2 [%0];" ::"l"(address) : "memory");
+}
+
 }  // namespace ng::ptx

@@ -1,6 +1,6 @@
 // Warpgroup matrix multiply-accumulate: D[64, N] += A[64, K] * B[N, K]^T, f32 accumulators.
 //
-// One specialisation per N holds the four forms of the instruction; the macros only spell the operand lists.
+// One specialisation per N holds the forms of the instruction; the macros only spell the operand lists.
 // Accumulators belong to the tensor core from the instruction to the wait that covers it.
 #pragma once
 #include <stdint.h>
@@ -101,17 +101,24 @@ struct Wgmma;
 #define NG_OPERANDS_31 NG_OPERANDS_30, NG_QUAD(120)
 #define NG_OPERANDS_32 NG_OPERANDS_31, NG_QUAD(124)
 
+// Both operands by descriptors; TYPES are those of A and B.
+#define NG_WGMMA_FP8(N, OCTETS, NAME, TYPES, P0, P1, P2)                                                             \
+        static __device__ __forceinline__ void NAME(float (&d)[N / 2], uint64_t a, uint64_t b, int scale_d) {        \
+            asm volatile("{\n\t.reg .pred p;\n\tsetp.ne.b32 p, %" #P2 ", 0;\n\t"                                    \
+                         "wgmma.mma_async.sync.aligned.m64n" #N "k32.f32." TYPES " {" NG_NAMES_##OCTETS "}, "        \
+                         "%" #P0 ", %" #P1 ", p, 1, 1;\n\t}"                                                        \
+                         : NG_OPERANDS_##OCTETS                                                                     \
+                         : "l"(a), "l"(b), "r"(scale_d));                                                           \
+        }
+
 // N, N / 8, and the numbers of the operands that may follow the accumulators.
 #define NG_WGMMA(N, OCTETS, P0, P1, P2, P3, P4, P5, P6, P7)                                                        \
     template <>                                                                                                     \
     struct Wgmma<N> {                                                                                               \
-        static __device__ __forceinline__ void e4m3(float (&d)[N / 2], uint64_t a, uint64_t b, int scale_d) {       \
-            asm volatile("{\n\t.reg .pred p;\n\tsetp.ne.b32 p, %" #P2 ", 0;\n\t"                                    \
-                         "wgmma.mma_async.sync.aligned.m64n" #N "k32.f32.e4m3.e4m3 {" NG_NAMES_##OCTETS "}, "       \
-                         "%" #P0 ", %" #P1 ", p, 1, 1;\n\t}"                                                        \
-                         : NG_OPERANDS_##OCTETS                                                                     \
-                         : "l"(a), "l"(b), "r"(scale_d));                                                           \
-        }                                                                                                           \
+        NG_WGMMA_FP8(N, OCTETS, e4m3, "e4m3.e4m3", P0, P1, P2)                                                 \
+        NG_WGMMA_FP8(N, OCTETS, e4m3_e5m2, "e4m3.e5m2", P0, P1, P2)                                                 \
+        NG_WGMMA_FP8(N, OCTETS, e5m2_e4m3, "e5m2.e4m3", P0, P1, P2)                                                 \
+        NG_WGMMA_FP8(N, OCTETS, e5m2_e5m2, "e5m2.e5m2", P0, P1, P2)                                                 \
         static __device__ __forceinline__ void e4m3(float (&d)[N / 2], const uint32_t (&a)[4], uint64_t b,          \
                                                     int scale_d) {                                                  \
             asm volatile("{\n\t.reg .pred p;\n\tsetp.ne.b32 p, %" #P5 ", 0;\n\t"                                    \
@@ -174,6 +181,7 @@ NG_WGMMA(256, 32, 128, 129, 130, 131, 132, 133, 134, 135)
 // clang-format on
 
 #undef NG_WGMMA
+#undef NG_WGMMA_FP8
 #undef NG_QUAD
 #undef NG_NAMES_1
 #undef NG_OPERANDS_1
@@ -244,6 +252,20 @@ NG_WGMMA(256, 32, 128, 129, 130, 131, 132, 133, 134, 135)
 template <int N>
 __device__ __forceinline__ void wgmma_e4m3(float (&d)[N / 2], uint64_t a, uint64_t b, int scale_d) {
     Wgmma<N>::e4m3(d, a, b, scale_d);
+}
+
+// The same for operands that are e5m2 where so named (gradients), e4m3 otherwise.
+template <int N, bool AE5m2, bool BE5m2>
+__device__ __forceinline__ void wgmma_fp8(float (&d)[N / 2], uint64_t a, uint64_t b, int scale_d) {
+    if constexpr (AE5m2 && BE5m2) {
+        Wgmma<N>::e5m2_e5m2(d, a, b, scale_d);
+    } else if constexpr (AE5m2) {
+        Wgmma<N>::e5m2_e4m3(d, a, b, scale_d);
+    } else if constexpr (BE5m2) {
+        Wgmma<N>::e4m3_e5m2(d, a, b, scale_d);
+    } else {
+        Wgmma<N>::e4m3(d, a, b, scale_d);
+    }
 }
 
 template <int N>

@@ -8,6 +8,7 @@ pub mod reference;
 mod bf16_products;
 mod cost;
 mod fp8_products;
+mod gradient_products;
 mod launch;
 mod output;
 pub mod plan;
@@ -22,6 +23,7 @@ use plan::Output;
 
 pub use bf16_products::{BatchedBf16Gemm, Bf16Gemm};
 pub use fp8_products::{BatchedFp8Gemm, Fp8Gemm, GroupedFp8Gemm, MaskedFp8Gemm};
+pub use gradient_products::{Fp8GradientGemm, KGroupedFp8Gemm};
 pub use output::Fp8GemmOutput;
 pub use product::PreparedGemm;
 pub use variants::Tile;

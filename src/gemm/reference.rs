@@ -2,7 +2,11 @@
 //!
 //! Plain loops over the definition; nothing here is shared with the kernels or the planner.
 
+mod gradient;
+
 use crate::{E4m3, bf16};
+
+pub use gradient::{AnyFp8, GradientProduct, gradient};
 
 /// The exact result of each element, and the largest error that a correct kernel can make in it.
 #[derive(Debug, Clone, PartialEq)]

@@ -9,7 +9,7 @@
 use super::Source;
 use super::tensor_core::{Operand, TensorCore};
 use crate::dtype::bf16;
-use crate::gemm::reference::{Fp8Product, Rounding};
+use crate::gemm::reference::{Fp8Product, GradientProduct, Rounding};
 
 const UNIT_F32: f64 = 1.0 / (1u64 << 24) as f64;
 const UNIT_F64: f64 = f64::EPSILON / 2.0;
@@ -66,6 +66,23 @@ impl Projection {
                 promoted: Some(128),
                 a_scale: &|row, block| f64::from(product.a_scales[row * blocks + block]),
                 b_scale: &|row, block| f64::from(product.b_scales[row / 128 * blocks + block]),
+            },
+            got,
+        )
+    }
+
+    /// Compares a product with fine scales on both sides, α = 1, that was added to nothing.
+    pub fn check_gradient(&self, product: &GradientProduct<'_>, got: &[f32]) -> Result<u64, String> {
+        let blocks = product.extents.2.div_ceil(128);
+        self.check(
+            &Problem {
+                a: product.a,
+                b: product.b,
+                extents: product.extents,
+                core: TensorCore::FP8,
+                promoted: Some(128),
+                a_scale: &|row, block| f64::from(product.a_scales[row * blocks + block]),
+                b_scale: &|row, block| f64::from(product.b_scales[row * blocks + block]),
             },
             got,
         )

@@ -6,8 +6,8 @@
 //!
 //! Nothing is shared with the simulated card, whose own model a test compares with this one.
 
-use crate::dtype::{E4m3, bf16};
-use crate::gemm::reference::{Epilogue, Fp8Product};
+use crate::dtype::{E4m3, E5m2, bf16};
+use crate::gemm::reference::{AnyFp8, Epilogue, Fp8Product, GradientProduct};
 
 /// How a kind of tensor instruction adds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -46,6 +46,30 @@ impl Operand for E4m3 {
     fn digits(self) -> Option<Digits> {
         let bits = i32::from(self.to_bits());
         (!self.is_nan()).then(|| digits(bits & 0x80 != 0, bits >> 3 & 15, i64::from(bits & 7), 3, 7))
+    }
+
+    fn value(self) -> f32 {
+        self.to_f32()
+    }
+}
+
+impl Operand for E5m2 {
+    fn digits(self) -> Option<Digits> {
+        let bits = i32::from(self.to_bits());
+        self.is_finite().then(|| digits(bits & 0x80 != 0, bits >> 2 & 31, i64::from(bits & 3), 2, 15))
+    }
+
+    fn value(self) -> f32 {
+        self.to_f32()
+    }
+}
+
+impl Operand for AnyFp8 {
+    fn digits(self) -> Option<Digits> {
+        match self {
+            AnyFp8::E4m3(value) => value.digits(),
+            AnyFp8::E5m2(value) => value.digits(),
+        }
     }
 
     fn value(self) -> f32 {
@@ -162,6 +186,22 @@ pub fn fp8_finish(sum: f32, epilogue: &Epilogue<'_>, (row, column): (usize, usiz
     epilogue.row_weights.get(row).map_or(added, |weight| added * weight)
 }
 
+/// One element of a product with fine scales on both sides, before it is rounded to the output's type.
+pub fn gradient_element(product: &GradientProduct<'_>, row: usize, column: usize) -> f32 {
+    let (_, n, k) = product.extents;
+    let blocks = k.div_ceil(128);
+    let (a, b) = (&product.a[row * k..][..k], &product.b[column * k..][..k]);
+    let sum = a.chunks(128).zip(b.chunks(128)).enumerate().fold(0f32, |total, (block, (a, b))| {
+        let scale = product.a_scales[row * blocks + block] * product.b_scales[column * blocks + block];
+        TensorCore::FP8.dot(0.0, a, b).mul_add(scale, total)
+    });
+    match product.old {
+        None => sum * product.alpha,
+        Some(old) if k == 0 => old[row * n + column],
+        Some(old) => sum * product.alpha + old[row * n + column],
+    }
+}
+
 /// One element of a bf16 product, of which these are the row of A and the row of B.
 pub fn bf16_element(a: &[bf16], b: &[bf16]) -> f32 {
     TensorCore::BF16.dot(0.0, a, b)
@@ -218,6 +258,22 @@ mod tests {
             let want = fused_sum(accumulator13, a, Format::E4m3, b, Format::E4m3, Arithmetic::Truncated13);
             let got = TensorCore::FP8.dot(accumulator13, &fp8[..32], &fp8[32..]);
             assert_eq!(got.to_bits(), want.to_bits(), "{accumulator13:e} + {a:?} · {b:?}");
+
+            let wide: Vec<AnyFp8> = (0..64)
+                .map(|i| match (round & 3, i / 32) {
+                    (0 | 1, 0) | (1 | 2, 1) => AnyFp8::E5m2(E5m2::from_bits(source.bits() as u8 & 0xBB)),
+                    _ => AnyFp8::E4m3(E4m3::from_bits(source.bits() as u8 & 0xBF)),
+                })
+                .collect();
+            let values: Vec<f32> = wide.iter().map(|x| x.to_f32()).collect();
+            let format = |value: AnyFp8| match value {
+                AnyFp8::E4m3(_) => Format::E4m3,
+                AnyFp8::E5m2(_) => Format::E5m2,
+            };
+            let ((a, b), kinds) = (values.split_at(32), (format(wide[0]), format(wide[32])));
+            let want = fused_sum(accumulator13, a, kinds.0, b, kinds.1, Arithmetic::Truncated13);
+            let got = TensorCore::FP8.dot(accumulator13, &wide[..32], &wide[32..]);
+            assert_eq!(got.to_bits(), want.to_bits(), "{accumulator13:e} + {a:?} · {b:?}, {kinds:?}");
 
             let mut half =
                 || bf16::from_f32(source.normal() * source.integer(-3 * spread, 2 * spread).exp2());

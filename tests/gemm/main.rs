@@ -2,6 +2,7 @@
 
 #[path = "../common/mod.rs"]
 mod common;
+mod gradient;
 mod plans;
 mod properties;
 mod swapped;

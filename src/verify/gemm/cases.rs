@@ -2,7 +2,7 @@
 
 use super::forms;
 use super::properties::Property;
-use super::{Bf16Check, Form, Fp8Check, Rows, Sampling, Values};
+use super::{Bf16Check, Depth, Form, Fp8Check, GradientCheck, Rows, Sampling, Values};
 use crate::device::Device;
 use crate::dtype::bf16;
 use crate::fp8::ScaleLayout;
@@ -29,6 +29,20 @@ const BF16: Bf16Check = Bf16Check {
     n: 64,
     k: 64,
     interleaved: false,
+    tile: None,
+    values: Values::Normal,
+    seed: 1,
+};
+
+const GRADIENT: GradientCheck<'_> = GradientCheck {
+    m: 72,
+    n: 200,
+    depth: Depth::Dense(640),
+    e5m2: [false; 2],
+    layout: ScaleLayout::RowMajor,
+    aligned: true,
+    accumulate: false,
+    alpha: 1.0,
     tile: None,
     values: Values::Normal,
     seed: 1,
@@ -126,6 +140,35 @@ fn drawn_bf16(device: &Device, seed: u64) -> Outcome {
     match source.below(2) {
         0 => check.check_sampled::<f32>(device, Sampling::Thorough),
         _ => check.check_sampled::<bf16>(device, Sampling::Thorough),
+    }
+}
+
+fn drawn_gradient(device: &Device, seed: u64) -> Outcome {
+    let source = &mut Source::new(seed ^ 0x6AD);
+    let mut offsets = vec![0];
+    for group in 0..1 + source.below(6) {
+        offsets.push(offsets[group] + source.below(4) as i32 * 128);
+    }
+    let check = GradientCheck {
+        m: extent(source, 150),
+        n: extent(source, 200),
+        depth: match source.below(2) {
+            0 => Depth::Dense(1 + source.below(900)),
+            _ => Depth::Groups(&offsets, offsets[offsets.len() - 1] as usize + source.below(200)),
+        },
+        e5m2: [0; 2].map(|_| source.below(2) == 0),
+        layout: layout(source),
+        aligned: source.below(2) == 0,
+        accumulate: source.below(2) == 0,
+        alpha: pick(source, &[1.0, 2.0]),
+        tile: pick(source, &[None, Some(Mode::KGrouped)])
+            .map(|mode| pick(source, &Tile::of(Input::Fp8Fine, mode))),
+        values: pick(source, &Values::ALL),
+        seed,
+    };
+    match source.below(2) {
+        0 => check.check::<f32>(device),
+        _ => check.check::<bf16>(device),
     }
 }
 
@@ -255,6 +298,15 @@ pub(in crate::verify) fn cases() -> Vec<Case> {
             forms::mode(device, seed, Rows::Groups(&[1, 0, 66, 5]))
         }),
         case!("FP8, groups and batches as loops", |device, seed| forms::parts(device, seed)),
+        case!("weight gradient 72x200x640, e5m2 by e4m3, added", |device, seed| {
+            let check = GradientCheck { e5m2: [true, false], accumulate: true, alpha: 2.0, seed, ..GRADIENT };
+            check.check::<f32>(device)
+        }),
+        case!("weight gradients of 5 experts, one without tokens", |device, seed| {
+            let depth = Depth::Groups(&[0, 256, 256, 384, 896, 1024], 1024);
+            GradientCheck { depth, values: Values::Integers, seed, ..GRADIENT }.check::<f32>(device)
+        }),
+        case!("weight gradients, a drawn shape", |device, seed| drawn_gradient(device, seed)),
         case!("every tile, input and output", |device, seed| every_variant(device, seed)),
         case!("FP8, a drawn shape", |device, seed| drawn_dense(device, seed)),
         case!("FP8 grouped, a drawn shape", |device, seed| drawn_grouped(device, seed)),
