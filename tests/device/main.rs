@@ -5,6 +5,8 @@
 mod driver;
 #[cfg(all(feature = "cuda", target_os = "linux"))]
 mod harness;
+#[cfg(all(feature = "cuda", target_os = "linux"))]
+mod prepared;
 #[cfg(feature = "sim")]
 mod profiles;
 mod streams;

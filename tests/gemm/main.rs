@@ -2,6 +2,7 @@
 
 #[path = "../common/mod.rs"]
 mod common;
+mod forms;
 mod gradient;
 mod plans;
 mod properties;

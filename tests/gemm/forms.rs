@@ -1,0 +1,140 @@
+//! Masked groups, prepared products, and the long sweep.
+
+use super::{FP8, device, fp8, offsets, under_every_schedule};
+use narrowgauge::gemm::plan::{Input, Output};
+use narrowgauge::gemm::{Fp8Gemm, MaskedFp8Gemm, Tile};
+use narrowgauge::verify::gemm::{Form, Fp8Check, Rows, Values};
+use narrowgauge::{Fp8Blocks, Fp8Rows, ScaleLayout, bf16, verify};
+
+/// Counts that only the device sees: pulled into range, reported, nothing outside touched.
+#[test]
+#[cfg_attr(not(ng_kernels), ignore = "needs compiled kernels: run cargo xtask setup")]
+fn bad_counts_are_masked_and_reported() {
+    let device = device();
+    let stream = device.stream();
+    let check = fp8(Rows::Masked(&[5, 5, 5], 5), 64, 64);
+    if !check.is_possible(Output::Bf16) {
+        eprintln!("skipped: no kernel computes masked groups");
+        return;
+    }
+    let inputs = check.inputs();
+    let want = check.run::<bf16>(&device, &inputs).unwrap();
+    let a = Fp8Rows::new(
+        device.tensor(&[3, 5, 64], &inputs.a).unwrap(),
+        device.tensor(&[3, 5, 1], &inputs.a_scales).unwrap(),
+    )
+    .unwrap();
+    let b = Fp8Blocks::new(
+        device.tensor(&[3, 64, 64], &inputs.b).unwrap(),
+        device.tensor(&[3, 1, 1], &inputs.b_scales).unwrap(),
+    )
+    .unwrap();
+    let cases: [([i32; 3], [usize; 3], bool); 4] = [
+        ([5, 0, 3], [5, 0, 3], false),
+        ([6, 1, -1], [5, 1, 0], true),
+        ([i32::MAX, i32::MIN, 2], [5, 0, 2], true),
+        ([0, 0, 0], [0, 0, 0], false),
+    ];
+    for (given, counts, reported) in cases {
+        let canary = bf16::from_bits(0xFEDC);
+        let out = device.full(&[3, 5, 64], canary).unwrap();
+        let on_device = device.tensor(&[3], &given).unwrap();
+        MaskedFp8Gemm::new(&a, &b, &on_device, &out).batch_invariant().launch(&stream).unwrap();
+        assert_eq!(stream.status().unwrap().bad_offsets(), reported, "{given:?}");
+        let mut masked = vec![canary; want.len()];
+        for (group, count) in counts.into_iter().enumerate() {
+            let rows = group * 5 * 64..(group * 5 + count) * 64;
+            masked[rows.clone()].copy_from_slice(&want[rows]);
+        }
+        verify::exact(&format!("{given:?}"), &out.to_vec().unwrap(), &masked).unwrap();
+    }
+}
+
+/// The same product again, on inputs of the moment, on two streams and in a graph.
+#[test]
+#[cfg_attr(not(ng_kernels), ignore = "needs compiled kernels: run cargo xtask setup")]
+fn a_prepared_product_is_launched_again_and_again() {
+    under_every_schedule(|device| {
+        let check = fp8(Rows::Groups(&[3, 0, 66]), 72, 272);
+        let text = |error: narrowgauge::Error| error.to_string();
+        let operands = check.operands(device, &check.inputs()).map_err(text)?;
+        let out = device.zeros::<bf16>(&[69, 72]).map_err(text)?;
+        let prepared = check.prepare(&operands, &out, device, false).map_err(text)?;
+        let other = device.new_stream().map_err(text)?;
+        let graph = other.capture(|stream| prepared.launch(stream)).map_err(text)?;
+        for seed in 0..3 {
+            let drawn = Fp8Check { seed, ..check }.inputs();
+            let mut inputs = check.inputs();
+            (inputs.a, inputs.a_scales) = (drawn.a, drawn.a_scales);
+            operands.fill_a(&inputs).map_err(text)?;
+            let want = check.run::<bf16>(device, &inputs)?;
+            out.write(&vec![bf16::NAN; want.len()]).map_err(text)?;
+            match seed {
+                0 => prepared.launch(&device.stream()).map_err(text)?,
+                1 => prepared.clone().launch(&other).map_err(text)?,
+                _ => graph.launch(&other).map_err(text)?,
+            }
+            verify::exact("prepared", &out.to_vec().map_err(text)?, &want)?;
+        }
+        Ok(())
+    })
+    .unwrap();
+}
+
+#[test]
+fn options_that_do_not_fit_are_refused_by_name() {
+    let device = device();
+    let stream = device.stream();
+    let a = Fp8Rows::empty(&device, 4, 128, ScaleLayout::RowMajor).unwrap();
+    let b = Fp8Blocks::new(device.zeros(&[8, 128]).unwrap(), device.zeros(&[1, 1]).unwrap()).unwrap();
+    let out = device.zeros::<f32>(&[4, 8]).unwrap();
+    let product = || Fp8Gemm::new(&a, &b, &out);
+    let floats = |shape: &[usize]| device.zeros::<f32>(shape).unwrap();
+    super::refused(product().alpha(f32::NAN).launch(&stream), "alpha");
+    super::refused(product().bias(&floats(&[7])).launch(&stream), "bias");
+    super::refused(product().bias(&floats(&[1, 8])).launch(&stream), "bias");
+    super::refused(product().bias(&out.select(0, 1).unwrap()).launch(&stream), "out");
+    super::refused(product().row_weights(&floats(&[8])).launch(&stream), "row_weights");
+    let rows = Fp8Rows::empty(&device, 4, 8, ScaleLayout::RowMajor).unwrap();
+    super::refused(Fp8Gemm::new(&a, &b, &rows).accumulate().launch(&stream), "accumulate");
+    let one = Fp8Rows::per_tensor(device.zeros::<narrowgauge::E4m3>(&[4, 16]).unwrap(), floats(&[1]));
+    super::refused(Fp8Gemm::new(&a, &b, &one.unwrap()).launch(&stream), "out");
+    let weights = Fp8Blocks::per_row(device.zeros::<narrowgauge::E4m3>(&[8, 128]).unwrap(), floats(&[7]));
+    super::refused(weights.map(drop), "scales");
+    // A matrix of A for each of B, and a count for each.
+    let many = Fp8Rows::new(device.zeros(&[3, 4, 128]).unwrap(), floats(&[3, 4, 1])).unwrap();
+    let groups = Fp8Blocks::new(device.zeros(&[2, 8, 128]).unwrap(), floats(&[2, 1, 1])).unwrap();
+    let out = device.zeros::<f32>(&[3, 4, 8]).unwrap();
+    let counts = device.tensor(&[3], &offsets(&[1, 1])).unwrap();
+    super::refused(MaskedFp8Gemm::new(&many, &groups, &counts, &out).launch(&stream), "b");
+    super::refused(MaskedFp8Gemm::new(&a, &groups, &counts, &out).launch(&stream), "a");
+    super::refused(Fp8Gemm::new(&many, &b, &out).launch(&stream), "a");
+}
+
+/// Every form with every way of rows, every output: minutes on the simulated card.
+#[test]
+#[ignore = "long: cargo test --test gemm -- --ignored every_form"]
+fn every_form_with_every_kind_of_rows() {
+    let device = device();
+    let rows =
+        [Rows::Dense(67), Rows::Groups(&[3, 0, 70]), Rows::Masked(&[2, 0, 65, 9], 65), Rows::Batched(3, 9)];
+    let mut compared = 0;
+    for (index, form) in Form::covering().into_iter().enumerate() {
+        for rows in rows {
+            for tile in Tile::of(Input::Fp8, rows.mode()) {
+                let values = Values::ALL[index % 4];
+                let check = Fp8Check { rows, n: 136, k: 272, form, values, tile: Some(tile), ..FP8 };
+                if check.is_possible(Output::F32) {
+                    compared += check.check::<f32>(&device).unwrap().compared();
+                }
+                if check.is_possible(Output::Bf16) {
+                    compared += check.check::<bf16>(&device).unwrap().compared();
+                }
+                if check.is_possible(Output::E4m3) && !form.accumulate {
+                    compared += check.check_quantized(&device, index % 2 == 0).unwrap().compared();
+                }
+            }
+        }
+    }
+    assert!(compared > 0);
+}
