@@ -8,8 +8,9 @@ use crate::device::abi::{
 };
 use crate::dtype::bf16;
 use crate::error::Result;
+use crate::fp8::Fp8Rows;
 use crate::fp8::ScaleLayout;
-use crate::gemm::GroupedFp8Gemm;
+use crate::gemm::{GroupedFp8Gemm, MaskedFp8Gemm};
 use crate::mla::{CacheWrite, LatentCache, Rope, RopeTables};
 use crate::routing::{Combine, GatherRows, Permutation, Permute, Router};
 use crate::tensor::Tensor;
@@ -91,6 +92,20 @@ fn offsets_of(lab: &Lab<'_>, offsets: &[i32; 4]) -> Done {
     GroupedFp8Gemm::new(&a, &b, &offsets, out.view()).launch(&lab.stream).map_err(text)?;
     lab.reported(NG_STATUS_BAD_OFFSETS)?;
     // Rows of no group stay as they were, and nothing outside is touched.
+    out.finish("the output", &mut Default::default()).map(drop)
+}
+
+fn zero_groups(lab: &Lab<'_>, shape: [usize; 3]) -> Fp8Rows {
+    let scales = lab.floats(&[shape[0], shape[1], shape[2].div_ceil(128)]);
+    Fp8Rows::new(lab.codes(&shape), scales).expect("these fit each other")
+}
+
+fn counts_of(lab: &Lab<'_>, counts: [i32; 3]) -> Done {
+    let (a, b) = (zero_groups(lab, [3, 20, 64]), lab.blocks(&[3, 64, 64]));
+    let out = lab.out::<bf16>(&[3, 20, 64]);
+    let counts = lab.tensor(&[3], &counts);
+    MaskedFp8Gemm::new(&a, &b, &counts, out.view()).launch(&lab.stream).map_err(text)?;
+    lab.reported(NG_STATUS_BAD_OFFSETS)?;
     out.finish("the output", &mut Default::default()).map(drop)
 }
 
@@ -318,11 +333,14 @@ pub(super) fn rows() -> Vec<Row> {
                 GroupedFp8Gemm::new(&lab.zero_rows(4, 64), &lab.blocks(&[3, 8, 64]), &offsets, out).launch(stream)
             }),
         ]),
-        row!(
-            41,
-            "more rows than a group's maximum",
-            [],
-            NotOffered("there is no layout with a fixed number of rows for each group")
-        ),
+        row!(41, "more rows than a group's maximum", [
+            Masked "MaskedFp8Gemm" |lab| counts_of(lab, [1, 21, 20]),
+            Masked "MaskedFp8Gemm, negative" |lab| counts_of(lab, [1, -1, 20]),
+            Masked "MaskedFp8Gemm, nonsense" |lab| counts_of(lab, [i32::MIN, i32::MAX, 0]),
+            Error "MaskedFp8Gemm, too few" |lab| lab.refuses::<bf16>(&[3, 4, 8], "counts", |out, stream| {
+                let a = zero_groups(lab, [3, 4, 64]);
+                MaskedFp8Gemm::new(&a, &lab.blocks(&[3, 8, 64]), &lab.integers(&[2]), out).launch(stream)
+            }),
+        ]),
     ]
 }
