@@ -12,7 +12,7 @@ fn profile(args: &[&str]) -> Output {
 /// Whether there are kernels to profile; says so where there are none.
 fn kernels() -> bool {
     let device = Device::simulated(Card::H20).unwrap();
-    match device.image("gemm_fp8_64x64_bf16") {
+    match device.image("gemm_fp8_64x64") {
         Ok(_) => true,
         Err(Error::KernelsNotBuilt { .. }) => {
             eprintln!("SKIPPED: needs compiled kernels: run cargo xtask setup");
@@ -64,39 +64,40 @@ fn bad_input_is_refused() {
     refused(&["fp8_gemm", "--entry", "k"], "--against");
 }
 
-/// Four tiles of 64 × 64 on four blocks, two blocks of K each: what happens follows from the kernel's source.
+/// Four tiles of 64 × 64 on four blocks, twelve blocks of K each: what happens follows from the kernel's source.
 #[test]
 fn a_product_counts_what_its_source_says() {
     if !kernels() {
         return;
     }
-    let report = json(&["fp8_gemm", "--m", "128", "--n", "128", "--k", "256"]);
-    assert_eq!(report["ideal_tensor_macs"], 128 * 128 * 256);
+    let report = json(&["fp8_gemm", "--m", "128", "--n", "128", "--k", "1536", "--lines", "9999"]);
+    assert_eq!(report["ideal_tensor_macs"], 128 * 128 * 1536);
     let [kernel] = report["kernels"].as_array().unwrap().as_slice() else { panic!("one kernel: {report}") };
-    assert_eq!(kernel["tensor_macs"], 128 * 128 * 256);
-    assert_eq!(kernel["kernel"], "gemm_fp8_64x64_bf16");
+    assert_eq!(kernel["tensor_macs"], 128 * 128 * 1536);
+    assert_eq!(kernel["kernel"], "gemm_fp8_64x64");
     assert_eq!(kernel["grid"], serde_json::json!([4, 1, 1]));
-    // A warp of a consumer makes one trip a block of K: four wgmma, and 32 multiply-adds for 64 × 64 / 128 outputs.
+    // A warp of a consumer does for each block of K four wgmma, and 32 multiply-adds for 64 × 64 / 128 outputs; a trip of
+    // its main loop is a round of six stages.
     let consumer = role(kernel, "tensor loop");
-    assert_eq!((&consumer["warps"], &consumer["trips"]), (&Value::from(16), &Value::from(32)));
-    assert_eq!(consumer["in_main_loop"]["by_class"]["tensor"], 4 * 32);
-    assert!(consumer["in_main_loop"]["by_class"]["float"].as_u64().unwrap() >= 32 * 32);
+    assert_eq!(consumer["warps"], 16);
+    assert_eq!(consumer["in_main_loop"]["by_class"]["tensor"], 4 * 6 * 32);
+    assert_eq!(consumer["in_main_loop"]["by_class"]["float"], 32 * 6 * 32);
     let producer = role(kernel, "copy loop");
-    assert_eq!((&producer["warps"], &producer["trips"]), (&Value::from(4), &Value::from(8)));
-    assert_eq!(producer["in_main_loop"]["by_class"]["bulk"], 2 * 8);
-    assert_eq!(role(kernel, "no loop")["warps"], 12);
+    assert_eq!((&producer["warps"], &producer["trips"]), (&Value::from(4), &Value::from(48)));
+    assert_eq!(producer["in_main_loop"]["by_class"]["bulk"], 2 * 48);
 
     // Every operand is read once, and by two blocks each.
     let bytes = |name: &str, what: &str| {
         let operands = report["operands"].as_array().unwrap();
         operands.iter().find(|operand| operand["name"] == name).unwrap()[what].as_u64().unwrap()
     };
-    for (name, size) in [("a", 128 * 256), ("b", 128 * 256)] {
+    for (name, size) in [("a", 128 * 1536), ("b", 128 * 1536)] {
         assert_eq!(bytes(name, "ideal_bytes"), size);
         assert_eq!(bytes(name, "unique_bytes"), size);
         assert_eq!(bytes(name, "requested_bytes"), 2 * size);
     }
     assert_eq!((bytes("out", "ideal_bytes"), bytes("out", "unique_bytes")), (32768, 32768));
+    assert_eq!(bytes("out", "requested_bytes"), 32768, "whole sectors");
     assert!(
         kernel["registers"].as_u64().is_some_and(|registers| (16..=255).contains(&registers)),
         "{kernel}"
@@ -107,8 +108,8 @@ fn a_product_counts_what_its_source_says() {
     }));
     // Where a disassembler is at hand, the main loop of the machine code is found.
     if kernel["sass_missing"].is_null() {
-        assert_eq!(consumer["sass"]["opcodes"]["QGMMA"], 4, "{consumer}");
-        assert_eq!(consumer["sass"]["opcodes"]["FFMA"], 32, "{consumer}");
+        assert_eq!(consumer["sass"]["opcodes"]["QGMMA"], 4 * 6, "{consumer}");
+        assert_eq!(consumer["sass"]["opcodes"]["FFMA"], 32 * 6, "{consumer}");
         assert_eq!(producer["sass"]["opcodes"]["UTMALDG"], 2, "{producer}");
     } else {
         eprintln!("SKIPPED: machine code, {}", kernel["sass_missing"]);
@@ -152,13 +153,13 @@ fn a_foreign_kernel_runs_on_the_same_operands() {
     if !kernels() {
         return;
     }
-    let (_folder, ptx) = exported("gemm_fp8_64x64_bf16");
+    let (_folder, ptx) = exported("gemm_fp8_64x64");
     let (ptx, adapter) = (ptx.to_str().unwrap().to_owned(), example());
     let shape = ["fp8_gemm", "--m", "70", "--n", "200", "--k", "400"];
     let against = ["--against", ptx.as_str(), "--adapter", adapter.to_str().unwrap()];
     let report = json(&[shape.as_slice(), &against].concat());
     let (ours, theirs) = (&report["kernels"][0], &report["against"]["kernel"]);
-    assert_eq!(ours["kernel"], "gemm_fp8_64x64_bf16", "the planner's choice for this shape");
+    assert_eq!(ours["kernel"], "gemm_fp8_64x64", "the planner's choice for this shape");
     for figure in
         ["warp_instructions", "load_sectors", "store_sectors", "bank_conflicts", "tensor_macs", "roles"]
     {
@@ -209,7 +210,7 @@ fn a_foreign_kernel_that_is_wrong_differs() {
     if !kernels() {
         return;
     }
-    let (folder, ptx) = exported("gemm_fp8_64x64_bf16");
+    let (folder, ptx) = exported("gemm_fp8_64x64");
     let ptx = ptx.to_str().unwrap();
     // The adapter beside the PTX is found by its name; this one forgets the last block of K.
     let text =
@@ -225,13 +226,13 @@ fn adapters_that_do_not_fit_are_refused() {
     if !kernels() {
         return;
     }
-    let (folder, ptx) = exported("gemm_fp8_64x64_bf16");
+    let (folder, ptx) = exported("gemm_fp8_64x64");
     let ptx = ptx.to_str().unwrap();
     let good = std::fs::read_to_string(example()).unwrap();
     let against = ["fp8_gemm", "--against", ptx];
     refused(&against, "kernel.toml");
     for (from, to, needle) in [
-        ("entry = \"gemm_fp8_64x64_bf16\"", "entry = \"k\"", "no entry `k`"),
+        ("entry = \"gemm_fp8_64x64\"", "entry = \"k\"", "no entry `k`"),
         ("block = [256]", "block = [9999]", "9999 threads"),
         ("grid = [", "grd = [", "grd"),
         (

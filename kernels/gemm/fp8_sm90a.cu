@@ -1,194 +1,192 @@
-// FP8 GEMM with block scales: out[M, N] = A[M, K] * B[N, K]^T, dense or in contiguous groups of rows.
+// FP8 GEMM with block scales: out[M, N] = A[M, K] * B[N, K]^T for rows in any NgGemmMode.
 //
-// A carries one f32 scale per row and 128 of K, B one per 128x128 block. The tensor core sums FP8 products in fewer
-// bits than f32, so every 128 of K is scaled and added to f32 registers.
+// A carries a scale per row and 128 of K, B one per 128x128 block. The tensor core sums FP8 products in fewer bits than
+// f32, so every 128 of K is scaled and added to f32 registers.
 //
-// Variants: BM (64 or 128 rows), BN (64 or 128 columns; it divides 128, so a tile has one B scale per K block),
-// STAGES, OUT_F32, GROUPED, BLOCKS (per multiprocessor), THREADS, SHARED and GROUP_BYTES (of the launch).
+// Roles: the first thread copies tiles of A and B into a ring of stages, the other warps of its warpgroup put products
+// of scales beside them (scales.cuh), one or two warpgroups of math (main_loop.cuh) sum and store (epilogue.cuh). A
+// cluster of two blocks takes two tiles that follow each other along M: each copies half of their common B into both.
+// Both go through the same k-blocks in the same stages, also when one of them has no rows; then the other copies B alone.
+//
+// Variants: BM (64, 128 or 256 rows), BN (64 or 128 columns; it divides 128, so a tile has one B scale per k-block),
+// STAGES, BLOCKS (per multiprocessor), CLUSTER (1 or 2), and of the launch THREADS, SHARED and GROUP_BYTES.
 #include "abi.h"
+#include "gemm/epilogue.cuh"
+#include "gemm/main_loop.cuh"
 #include "gemm/scales.cuh"
+#include "ptx/cluster.cuh"
 #include "ptx/grid.cuh"
 #include "ptx/registers.cuh"
 #include "ptx/tma.cuh"
-#include "ptx/wgmma.cuh"
-#include "tile/descriptor.cuh"
 #include "tile/groups.cuh"
+#include "tile/notices.cuh"
 #include "tile/pipeline.cuh"
-#include "tile/store.cuh"
 #include "tile/warp_roles.cuh"
 
 using namespace ng;
 
 namespace {
 
-constexpr uint32_t kBlockK = 128;
-constexpr uint32_t kConsumers = BM / 64;
-constexpr uint32_t kThreads = (1 + kConsumers) * tile::kWarpgroup;
-constexpr uint32_t kBytesA = BM * kBlockK;
-constexpr uint32_t kBytesB = BN * kBlockK;
-constexpr uint32_t kBytesStage = kBytesA + kBytesB;
-constexpr uint32_t kBytesProducts = STAGES * BM * 4;
-// Registers move from the producer to the consumers; the sum stays what the block was launched with.
-constexpr int kProducerRegisters = 56;
-constexpr int kConsumerRegisters = BM == 128 ? 224 : 200;
-static_assert(128 % BN == 0, "a tile must not straddle two B scales");
-static_assert(THREADS == kThreads, "the launch");
-static_assert(SHARED == STAGES * kBytesStage + kBytesProducts + tile::Pipeline<STAGES>::kBytes, "the launch");
-#if GROUPED
-static_assert(GROUP_BYTES == tile::Groups::kBytesPerGroup, "the launch");
-#endif
-
-#if OUT_F32
-using Out = float;
-#else
-using Out = tile::Bf16;
-#endif
-
-struct Tile {
-    uint32_t row;      // first row
-    uint32_t row_end;  // end of the group
-    uint32_t column;
-    uint32_t group;
-    uint32_t k_blocks;
-};
-
+using Loop = gemm::MainLoop<BM, BN, STAGES, CLUSTER>;
+// Two blocks of 64 rows share a multiprocessor's memory.
+constexpr uint32_t kPieceRow = BM == 64 ? 64 : 128;
+using Epilogue = gemm::Epilogue<BN, kPieceRow>;
 using Products = gemm::ScaleProducts<BM>;
+using Pipeline = tile::Pipeline<STAGES>;
+// A cluster's tiles follow each other along M.
+using Work = tile::Work<BM * CLUSTER, BN, (BM * CLUSTER >= 256 ? 8 : 16)>;
 
-struct Schedule {
-    uint32_t columns;
-    uint32_t total;
-    uint32_t k_blocks;
-#if GROUPED
-    tile::Groups groups;
-#else
-    uint32_t row_tiles;
-    uint32_t rows;
-#endif
+constexpr uint32_t kBlockK = 128;
+constexpr uint32_t kPartRows = 64;  // of A in one copy; parts without rows are not copied
+constexpr uint32_t kPartBytes = kPartRows * kBlockK;
+constexpr uint32_t kShareRows = BN / CLUSTER;  // of B in one copy
+constexpr uint32_t kShareBytes = kShareRows * kBlockK;
+constexpr uint32_t kMathWarps = Loop::kWarpgroups * 4;
+constexpr uint32_t kThreads = (1 + Loop::kWarpgroups) * tile::kWarpgroup;
+// Registers move from the producer to the math warps; the sum stays what the block was launched with.
+constexpr int kProducerRegisters = BM == 256 ? 40 : 56;
+constexpr int kMathRegisters = BM == 256 ? 232 : BM == 64 ? 200 : 224;
 
-    // Rows vary fastest, so that neighbours share a tile of B.
-    __device__ __forceinline__ Tile at(uint32_t index) const {
-        Tile result;
-        result.k_blocks = k_blocks;
-#if GROUPED
-        result.group = groups.find(index / columns);
-        const uint32_t before = groups.tiles_before(result.group);
-        const uint32_t count = groups.tiles_before(result.group + 1) - before;
-        const uint32_t local = index - before * columns;
-        result.row = groups.row_begin(result.group) + local % count * BM;
-        result.row_end = groups.row_end(result.group);
-        result.column = local / count * BN;
-#else
-        result.group = 0;
-        result.row = index % row_tiles * BM;
-        result.row_end = rows;
-        result.column = index / row_tiles * BN;
-#endif
-        return result;
+// Of scales in registers. The k-blocks of tall tiles last so long that three hide a load.
+constexpr int kDepth = BM == 256 ? 1 : 2;
+
+// Shared memory, from its start.
+constexpr uint32_t kPiecesAt = STAGES * Loop::kBytesStage;
+constexpr uint32_t kProductsAt = kPiecesAt + kMathWarps * Epilogue::kBytes;
+constexpr uint32_t kNoticesAt = kProductsAt + STAGES * Products::kFloats * 4;
+constexpr uint32_t kPipelineAt = kNoticesAt + tile::Notices::kBytes;
+constexpr uint32_t kGroupsAt = kPipelineAt + Pipeline::kBytes;
+static_assert(128 % BN == 0, "a tile must not straddle two B scales");
+static_assert(CLUSTER == 1 || CLUSTER == 2, "blocks that share B");
+static_assert(THREADS == kThreads && SHARED == kGroupsAt && GROUP_BYTES == tile::Groups::kBytesPerGroup, "the launch");
+
+// Tiles of this block, one a step.
+struct Walk {
+    Work work;
+
+    static __device__ __forceinline__ uint32_t rank() { return blockIdx.x % CLUSTER; }
+
+    __device__ __forceinline__ bool operator()(uint32_t step, tile::Tile& tile) const {
+        if (!work.at(blockIdx.x / CLUSTER + step * (gridDim.x / CLUSTER), tile)) return false;
+        tile.row += rank() * BM;
+        return true;
     }
 };
+
+__device__ __forceinline__ void copy_tiles(const NgFp8GemmParams& p, const Pipeline& pipeline, tile::Notices notices,
+                                           const Walk& walk, uint32_t base) {
+    tile::PipelinePosition<STAGES> at;
+    tile::Tile tile;
+    for (uint32_t step = 0; notices.put(walk(step, tile), tile); ++step) {
+        const uint32_t parts = (tile.rows_from(tile.row, BM) + kPartRows - 1) / kPartRows;
+        const bool shared = CLUSTER == 2 && tile.row - walk.rank() * BM + BM < tile.row_end;
+        const bool copies_b = parts != 0;
+        const uint32_t bytes = parts * kPartBytes + (copies_b ? Loop::kBytesStage - Loop::kBytesA : 0);
+        for (uint32_t block = 0; block < tile.k_blocks; ++block, at.advance()) {
+            pipeline.wait_empty(at);
+            const uint32_t full = pipeline.full(at.stage);
+            const uint32_t a = base + at.stage * Loop::kBytesStage;
+            const uint32_t b = a + Loop::kBytesA;
+            const uint32_t k = block * kBlockK;
+            ptx::mbarrier_arrive_expect_tx(full, bytes);
+#pragma unroll
+            for (uint32_t part = 0; part < BM / kPartRows; ++part) {
+                if (part < parts) {
+                    ptx::tma_load_3d(a + part * kPartBytes, &p.a, full, k, tile.row + part * kPartRows, tile.batch);
+                }
+            }
+            if (shared) {
+                ptx::tma_load_3d_multicast(b + walk.rank() * kShareBytes, &p.b, full, k,
+                                           tile.column + walk.rank() * kShareRows, tile.group, (1 << CLUSTER) - 1);
+            } else if (copies_b) {
+#pragma unroll
+                for (uint32_t share = 0; share < CLUSTER; ++share) {
+                    ptx::tma_load_3d(b + share * kShareBytes, &p.b, full, k, tile.column + share * kShareRows, tile.group);
+                }
+            }
+        }
+    }
+}
+
+__device__ __forceinline__ void write_products(const NgFp8GemmParams& p, const Pipeline& pipeline, const Walk& walk, float* products) {
+    const gemm::Scales a_scales{p.a_scales, (p.flags & NG_GEMM_A_SCALES_UE8M0) != 0};
+    const gemm::Scales b_scales{p.b_scales, (p.flags & NG_GEMM_B_SCALES_UE8M0) != 0};
+    gemm::stream_scales<Products, tile::Tile, kDepth>(
+        pipeline, walk,
+        [&](Products& values, const tile::Tile& tile, uint32_t block) {
+            values.load(a_scales,
+                        tile.batch * p.a_scales_batch_stride + tile.row * p.a_scales_row_stride +
+                            block * p.a_scales_block_stride,
+                        p.a_scales_row_stride, tile.rows_from(tile.row, BM), b_scales,
+                        tile.group * p.b_scales_group_stride + tile.column / 128 * p.b_scales_row_stride +
+                            block * p.b_scales_block_stride,
+                        0, 1);
+        },
+        [&](const Products& values, uint32_t stage) {
+            values.store(a_scales, b_scales, products + stage * Products::kFloats);
+        });
+}
 
 }  // namespace
 
 extern "C" __global__ void __launch_bounds__(kThreads, BLOCKS) NG_ENTRY(const __grid_constant__ NgFp8GemmParams p) {
     extern __shared__ __align__(1024) uint8_t shared[];
-    ptx::grid_dependency_wait();
-
     const uint32_t base = ptx::shared_address(shared);
-    const tile::Pipeline<STAGES> pipeline{base + STAGES * kBytesStage + kBytesProducts};
-    float* const products = reinterpret_cast<float*>(shared + STAGES * kBytesStage);
+    const Pipeline pipeline{base + kPipelineAt};
+    float* const products = reinterpret_cast<float*>(shared + kProductsAt);
+    tile::Notices notices(shared + kNoticesAt);
     if (threadIdx.x == 0) {
         ptx::prefetch_tensormap(&p.a);
         ptx::prefetch_tensormap(&p.b);
-        pipeline.init(kConsumers * 4, gemm::kFullArrivals);
+        pipeline.init(kMathWarps * CLUSTER, gemm::kFullArrivals);
+        notices.init(kMathWarps);
     }
-    Schedule schedule;
-    schedule.k_blocks = (p.k + kBlockK - 1) / kBlockK;
-    schedule.columns = (p.n + BN - 1) / BN;
-#if GROUPED
-    schedule.groups = tile::Groups::in(shared + STAGES * kBytesStage + kBytesProducts + pipeline.kBytes, p.groups);
-    if (threadIdx.x < 32) schedule.groups.build(reinterpret_cast<const int32_t*>(p.offsets), p.rows, BM,
-                                                     blockIdx.x == 0 ? reinterpret_cast<uint32_t*>(p.status) : nullptr);
-    __syncthreads();
-    schedule.total = schedule.groups.tiles_before(p.groups) * schedule.columns;
-#else
-    __syncthreads();
-    schedule.row_tiles = (p.rows + BM - 1) / BM;
-    schedule.rows = p.rows;
-    schedule.total = schedule.row_tiles * schedule.columns;
-#endif
+    ptx::grid_dependency_wait();
+    ptx::grid_launch_dependents();
 
-    tile::PipelinePosition<STAGES> at;
+    const Walk walk{Work::prepare(shared + kGroupsAt, p)};
+    // No block arrives at barriers of another before they are made.
+    if constexpr (CLUSTER > 1) ptx::cluster_barrier();
+
     if (threadIdx.x < tile::kWarpgroup) {
         ptx::set_max_registers_decrease<kProducerRegisters>();
         if (threadIdx.x >= 32) {
-            const gemm::Scales a_scales{p.a_scales, (p.flags & NG_GEMM_A_SCALES_UE8M0) != 0};
-            const gemm::Scales b_scales{p.b_scales, (p.flags & NG_GEMM_B_SCALES_UE8M0) != 0};
-            gemm::stream_scales<Products, Tile>(
-                pipeline,
-                [&](uint32_t step, Tile& tile) {
-                    const uint32_t index = blockIdx.x + step * gridDim.x;
-                    if (index >= schedule.total) return false;
-                    tile = schedule.at(index);
-                    return true;
-                },
-                [&](Products& values, const Tile& tile, uint32_t block) {
-                    values.load(a_scales, tile.row * p.a_scales_row_stride + block * p.a_scales_block_stride,
-                                p.a_scales_row_stride, tile.row_end - tile.row, b_scales,
-                                tile.group * p.b_scales_group_stride + tile.column / 128 * p.b_scales_row_stride +
-                                    block * p.b_scales_block_stride,
-                                0, 1);
-                },
-                [&](const Products& values, uint32_t stage) {
-                    values.store(a_scales, b_scales, products + stage * Products::kFloats);
-                });
+            write_products(p, pipeline, walk, products);
+        } else if (threadIdx.x == 0) {
+            copy_tiles(p, pipeline, notices, walk, base);
         }
-        if (threadIdx.x != 0) return;
-        for (uint32_t index = blockIdx.x; index < schedule.total; index += gridDim.x) {
-            const Tile tile = schedule.at(index);
-            for (uint32_t block = 0; block < schedule.k_blocks; ++block, at.advance()) {
-                pipeline.wait_empty(at);
-                const uint32_t full = pipeline.full(at.stage);
-                const uint32_t stage = base + at.stage * kBytesStage;
-                ptx::mbarrier_arrive_expect_tx(full, kBytesStage);
-                ptx::tma_load_3d(stage, &p.a, full, block * kBlockK, tile.row, 0);
-                ptx::tma_load_3d(stage + kBytesA, &p.b, full, block * kBlockK, tile.column, tile.group);
-            }
-        }
-        return;
-    }
-
-    ptx::set_max_registers_increase<kConsumerRegisters>();
-    const tile::Consumer me;
-    const uint64_t a_start = tile::descriptor_k_major_128(base + me.warpgroup * 64 * kBlockK);
-    const uint64_t b_start = tile::descriptor_k_major_128(base + kBytesA);
-    const float* const my_products = products + gemm::scale_slot(me.warpgroup * 64 + me.row);
-    for (uint32_t index = blockIdx.x; index < schedule.total; index += gridDim.x) {
-        const Tile tile = schedule.at(index);
-        const uint32_t row = tile.row + me.warpgroup * 64 + me.row;
-        float sum[BN / 2];
+    } else {
+        ptx::set_max_registers_increase<kMathRegisters>();
+        const tile::Consumer me;
+        const uint32_t warpgroup = ptx::shuffle_index(me.warpgroup, 0);
+        Loop loop(pipeline, base, products, warpgroup, me.row);
+        const uint32_t warp = threadIdx.x / 32 - 4;
+        const Epilogue epilogue{p, shared + kPiecesAt + warp * Epilogue::kBytes, ptx::lane_id()};
+        while (notices.wait()) {
+            uint32_t waves = 0;
 #pragma unroll
-        for (int i = 0; i < BN / 2; ++i) sum[i] = 0;
+            for (int wave = 0; wave < Loop::kWaves; ++wave) {
+                waves += notices.has_row(warpgroup * 64 + wave * 64 * Loop::kWarpgroups);
+            }
+            Loop::Sums sums;
+            loop.run(sums, (p.k + kBlockK - 1) / kBlockK, waves);
+            const tile::Tile tile = notices.tile();
+            // One epilogue in the code, however many parts.
 #pragma unroll 1
-        for (uint32_t block = 0; block < schedule.k_blocks; ++block, at.advance()) {
-            pipeline.wait_full(at);
-            const float2 scale = *reinterpret_cast<const float2*>(my_products + at.stage * Products::kFloats);
-            const uint64_t a = tile::descriptor_advance(a_start, at.stage * kBytesStage);
-            const uint64_t b = tile::descriptor_advance(b_start, at.stage * kBytesStage);
-            float product[BN / 2];
-            ptx::wgmma_fence();
+            for (uint32_t row = tile.row + warpgroup * 64 + warp % 4 * 16; waves != 0; --waves, row += 64 * Loop::kWarpgroups) {
+                if (ptx::any(row < tile.row_end)) epilogue.run(sums[0], tile, row);
 #pragma unroll
-            for (int k = 0; k < 4; ++k) {
-                ptx::wgmma_e4m3<BN>(product, tile::descriptor_advance(a, k * 32), tile::descriptor_advance(b, k * 32), k != 0);
+                for (int wave = 1; wave < Loop::kWaves; ++wave) {
+#pragma unroll
+                    for (int i = 0; i < BN / 2; ++i) sums[wave - 1][i] = sums[wave][i];
+                }
             }
-            ptx::wgmma_commit_group();
-            ptx::wgmma_wait_group<0>();
-            ptx::pin_registers(product);
-            ptx::warp_barrier();
-            if (me.leader) pipeline.release(at);
-#pragma unroll
-            for (int i = 0; i < BN / 2; ++i) sum[i] = __fmaf_rn(product[i], (i & 2) ? scale.y : scale.x, sum[i]);
+            notices.release();
         }
-        tile::store_accumulators<BN>(sum, reinterpret_cast<Out*>(p.out), p.out_row_stride, row, tile.row_end,
-                                     tile.column + me.column, p.n, (p.flags & NG_GEMM_PAIRED_STORES) != 0);
+    }
+    // Its barriers and its shared memory belong to the other block too.
+    if constexpr (CLUSTER > 1) {
+        ptx::warp_barrier();
+        ptx::cluster_barrier();
     }
 }

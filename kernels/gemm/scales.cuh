@@ -53,11 +53,11 @@ struct ScaleProducts {
     // `a_first` and `b_first` are elements; rows from `rows` and blocks from `blocks` on do not exist.
     __device__ __forceinline__ void load(const Scales& a_scales, int64_t a_first, int64_t a_stride, uint32_t rows,
                                          const Scales& b_scales, int64_t b_first, int64_t b_stride, uint32_t blocks) {
-        const uint32_t lane = ptx::lane_id();
+        uint32_t row = ptx::lane_id();
+        int64_t element = a_first + row * a_stride;
 #pragma unroll
-        for (int i = 0; i < kPerLane; ++i) {
-            const uint32_t row = i * 32 + lane;
-            a[i] = row < rows ? a_scales.load(a_first + row * a_stride) : 0;
+        for (int i = 0; i < kPerLane; ++i, row += 32, element += 32 * a_stride) {
+            a[i] = row < rows ? a_scales.load(element) : 0;
         }
 #pragma unroll
         for (int i = 0; i < Blocks; ++i) b[i] = i < int(blocks) ? b_scales.load(b_first + i * b_stride) : 0;
@@ -125,8 +125,9 @@ private:
 
 // What one of the scale warps does in its life. `walk(step, tile)` gives the tiles of this thread block one after the
 // other, false past the last; a tile says how many `k_blocks` it has. `load(values, tile, block)` starts reading,
-// `store(values, stage)` writes to the stage once it is free. Two k-blocks of a warp are in flight, six in all.
-template <class Values, class Tile, int Stages, class Walk, class Load, class Store>
+// `store(values, stage)` writes to the stage once it is free. Depth k-blocks of a warp are in flight, thrice as many in
+// all.
+template <class Values, class Tile, int Depth = 2, int Stages, class Walk, class Load, class Store>
 __device__ __forceinline__ void stream_scales(const tile::Pipeline<Stages>& pipeline, Walk walk, Load load, Store store) {
     static_assert(Stages >= int(kScaleWarps), "a warp's next stage lies at most one round ahead");
     const uint32_t warp = threadIdx.x / 32 - 1;
@@ -144,17 +145,17 @@ __device__ __forceinline__ void stream_scales(const tile::Pipeline<Stages>& pipe
         }
         return more;
     };
-    Values values[2];
-    bool pending[2];
+    Values values[Depth];
+    bool pending[Depth];
 #pragma unroll
-    for (int i = 0; i < 2; ++i) {
+    for (int i = 0; i < Depth; ++i) {
         pending[i] = find();
         if (pending[i]) load(values[i], tile, block);
         block += kScaleWarps;
     }
     while (true) {
 #pragma unroll
-        for (int i = 0; i < 2; ++i) {
+        for (int i = 0; i < Depth; ++i) {
             if (!pending[i]) return;
             pipeline.wait_empty(at);
             store(values[i], at.stage);

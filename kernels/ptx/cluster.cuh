@@ -44,6 +44,11 @@ __device__ __forceinline__ void cluster_mbarrier_arrive(uint32_t address) {
     asm volatile("mbarrier.arrive.release.cluster.shared::cluster.b64 _, [%0];" ::"r"(address) : "memory");
 }
 
+// The same, of a reader of memory that only copies write: it orders no data of its own, and costs no fence.
+__device__ __forceinline__ void cluster_mbarrier_release(uint32_t address) {
+    asm volatile("mbarrier.arrive.shared::cluster.b64 _, [%0];" ::"r"(address) : "memory");
+}
+
 // A wait on this block's own barrier for arrivals from the whole cluster.
 __device__ __forceinline__ void cluster_mbarrier_wait_parity(uint32_t barrier, uint32_t parity) {
     uint32_t done;

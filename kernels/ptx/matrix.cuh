@@ -11,4 +11,12 @@ __device__ __forceinline__ void stmatrix_x4(uint32_t row, uint32_t m0, uint32_t 
                  : "memory");
 }
 
+// The way back.
+__device__ __forceinline__ void ldmatrix_x4(uint32_t row, uint32_t (&m)[4]) {
+    asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0, %1, %2, %3}, [%4];"
+                 : "=r"(m[0]), "=r"(m[1]), "=r"(m[2]), "=r"(m[3])
+                 : "r"(row)
+                 : "memory");
+}
+
 }  // namespace ng::ptx

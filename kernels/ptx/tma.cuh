@@ -44,6 +44,15 @@ __device__ __forceinline__ void tma_load_3d(uint32_t shared, const void* map, ui
         : "memory");
 }
 
+// To the same place in every block of the cluster that `blocks` has a bit for; each one's barrier counts the bytes.
+__device__ __forceinline__ void tma_load_3d_multicast(uint32_t shared, const void* map, uint32_t barrier, int32_t x, int32_t y, int32_t z, uint16_t blocks) {
+    asm volatile(
+        "cp.async.bulk.tensor.3d.shared::cluster.global.tile.mbarrier::complete_tx::bytes.multicast::cluster "
+        "[%0], [%1, {%3, %4, %5}], [%2], %6;" ::"r"(shared),
+        "l"(map), "r"(barrier), "r"(x), "r"(y), "r"(z), "h"(blocks)
+        : "memory");
+}
+
 __device__ __forceinline__ void tma_load_3d_hinted(uint32_t shared, const void* map, uint32_t barrier, int32_t x, int32_t y, int32_t z, uint64_t policy) {
     asm volatile(
         "cp.async.bulk.tensor.3d.shared::cluster.global.tile.mbarrier::complete_tx::bytes.L2::cache_hint "

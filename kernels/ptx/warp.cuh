@@ -71,6 +71,16 @@ __device__ __forceinline__ uint32_t ballot(bool predicate) {
     return mask;
 }
 
+// Whether any lane says so. The assembler knows that all lanes get the same answer, which it does not of a shuffle.
+__device__ __forceinline__ bool any(bool predicate) {
+    uint32_t answer;
+    asm volatile(
+        "{\n.reg .pred p, q;\nsetp.ne.u32 p, %1, 0;\nvote.sync.any.pred q, p, 0xffffffff;\nselp.u32 %0, 1, 0, q;\n}"
+        : "=r"(answer)
+        : "r"(uint32_t(predicate)));
+    return answer != 0;
+}
+
 __device__ __forceinline__ void warp_barrier() { asm volatile("bar.warp.sync 0xffffffff;" ::: "memory"); }
 
 // Every thread of the block, barrier 0.

@@ -12,6 +12,11 @@ __device__ __forceinline__ uint64_t descriptor_k_major_128(uint32_t shared, uint
     return start | leading << 16 | static_cast<uint64_t>(stride >> 4) << 32 | 1ull << 62;
 }
 
+// A packed one from its lower word, which is all that differs between places in shared memory: 32-bit arithmetic does.
+__device__ __forceinline__ uint64_t descriptor_of(uint32_t lower) {
+    return lower | static_cast<uint64_t>(1024 >> 4 | 1u << 30) << 32;
+}
+
 // MN-major tile of 16-bit elements: each k is a row of 64 elements (128 bytes) of M or N, atoms of 8 k.
 // `leading`: bytes between blocks of 64 of M or N; `stride`: bytes between groups of 8 k.
 __device__ __forceinline__ uint64_t descriptor_mn_major_128(uint32_t shared, uint32_t leading, uint32_t stride) {

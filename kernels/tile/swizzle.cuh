@@ -10,4 +10,11 @@ __device__ __forceinline__ constexpr uint32_t swizzle_128(uint32_t offset) { ret
 
 __device__ __forceinline__ constexpr uint32_t swizzle_64(uint32_t offset) { return offset ^ ((offset >> 3) & 0x30); }
 
+// The swizzle of rows of 64 or 128 bytes.
+template <uint32_t RowBytes>
+__device__ __forceinline__ constexpr uint32_t swizzle(uint32_t offset) {
+    static_assert(RowBytes == 64 || RowBytes == 128, "a swizzle's span");
+    return RowBytes == 128 ? swizzle_128(offset) : swizzle_64(offset);
+}
+
 }  // namespace ng::tile

@@ -15,7 +15,7 @@ type Check = fn(&Device) -> Result<(), String>;
 
 /// A kernel of each kind, with a small problem for it.
 const KERNELS: [(&str, Check); 5] = [
-    ("gemm_fp8_64x64_bf16", product),
+    ("gemm_fp8_64x64", product),
     ("mla_attention_bf16", |device| {
         AttentionInputs::normal(&mut Source::new(3), &[70], 1, 4).check(device, None).map(drop)
     }),

@@ -21,7 +21,7 @@ impl Check {
     /// The kernels whose sources its mutants change.
     pub fn entries(self) -> &'static [&'static str] {
         match self {
-            Check::Fp8 => &["gemm_fp8_64x128_bf16"],
+            Check::Fp8 => &["gemm_fp8_64x128"],
             Check::Attention => &["mla_attention_bf16"],
             Check::Gather => &["gather_rows_e4m3"],
         }
