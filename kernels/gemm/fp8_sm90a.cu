@@ -115,7 +115,8 @@ __device__ __forceinline__ void write_products(const NgFp8GemmParams& p, const P
         pipeline, walk,
         [&](Products& values, const tile::Tile& tile, uint32_t block) {
             values.load(a_scales,
-                        tile.batch * p.a_scales_batch_stride + tile.row * p.a_scales_row_stride +
+                        // A group is a batch of A wherever there is a stride.
+                        tile.group * p.a_scales_batch_stride + tile.row * p.a_scales_row_stride +
                             block * p.a_scales_block_stride,
                         p.a_scales_row_stride, tile.rows_from(tile.row, BM), b_scales,
                         tile.group * p.b_scales_group_stride + tile.column / 128 * p.b_scales_row_stride +
@@ -160,8 +161,6 @@ extern "C" __global__ void __launch_bounds__(kThreads, BLOCKS) NG_ENTRY(const __
         const tile::Consumer me;
         const uint32_t warpgroup = ptx::shuffle_index(me.warpgroup, 0);
         Loop loop(pipeline, base, products, warpgroup, me.row);
-        const uint32_t warp = threadIdx.x / 32 - 4;
-        const Epilogue epilogue{p, shared + kPiecesAt + warp * Epilogue::kBytes, ptx::lane_id()};
         while (notices.wait()) {
             uint32_t waves = 0;
 #pragma unroll
@@ -171,6 +170,11 @@ extern "C" __global__ void __launch_bounds__(kThreads, BLOCKS) NG_ENTRY(const __
             Loop::Sums sums;
             loop.run(sums, (p.k + kBlockK - 1) / kBlockK, waves);
             const tile::Tile tile = notices.tile();
+            // Found out anew: while the tensor core works, every register counts.
+            uint32_t thread[1] = {threadIdx.x};
+            ptx::pin_registers(thread);
+            const uint32_t warp = thread[0] / 32 - 4;
+            const Epilogue epilogue{p, shared + kPiecesAt + warp * Epilogue::kBytes, thread[0] % 32};
             // One epilogue in the code, however many parts.
 #pragma unroll 1
             for (uint32_t row = tile.row + warpgroup * 64 + warp % 4 * 16; waves != 0; --waves, row += 64 * Loop::kWarpgroups) {
