@@ -120,3 +120,28 @@ fn time_grows_with_the_rows() {
         }
     }
 }
+
+/// What a card with little tensor power is planned to do with few rows: all but wait for the weights. Layers below 25 MB are
+/// too short to hide what goes before and after.
+#[test]
+fn few_rows_on_an_h20_take_little_more_than_their_bytes() {
+    let card = Card::H20;
+    let mut worst = [0.0f64; 2];
+    for (n, k) in LAYERS {
+        for m in [1, 8, 16, 32] {
+            let problem = Problem::dense(Input::Fp8, Output::Bf16, m, n, k);
+            let best = plan::rank(&problem, &card)[0];
+            let launch = best.terms.launch / (card.clock_ghz * 1e3);
+            let (floor, us) = (Floor::of(&problem, &card).memory, best.terms.microseconds(&card));
+            println!(
+                "{m}x{n}x{k}: {us:.2} us with a launch of {launch:.2}, {floor:.2} at least: {:?}",
+                best.plan
+            );
+            assert!(best.plan.tile.swapped(), "{m}x{n}x{k}");
+            let class = &mut worst[usize::from(n * k > 25 << 20)];
+            *class = class.max((us - launch) / floor);
+        }
+    }
+    println!("at worst {worst:?} times the floor");
+    assert!(worst[1] <= 1.25, "{worst:?}");
+}
