@@ -217,7 +217,7 @@ fn each(problem: &Problem, tile: Option<Tile>, mut take: impl FnMut(Candidate)) 
     for &candidate in Tile::candidates(problem.input) {
         let Some(variant) = candidate.shape().variant(problem) else { continue };
         for &split in candidate.shape().splits() {
-            let asked = tile.map_or(None, |wanted| candidate.answers(wanted, split));
+            let asked = tile.and_then(|wanted| candidate.answers(wanted, split));
             // Every part has some of K.
             let sensible = split == 1 || !problem.batch_invariant && split as usize <= k_blocks;
             if asked.unwrap_or(sensible) {

@@ -37,11 +37,11 @@ const EDGES: [(usize, usize, usize); 12] = [
 
 fn edges(device: &Device, tile: Tile, which: usize) -> Result<(), String> {
     let (m, n, k) = EDGES[which % EDGES.len()];
-    let layout = if which % 2 == 0 { ScaleLayout::RowMajor } else { ScaleLayout::MnMajor };
+    let layout = if which.is_multiple_of(2) { ScaleLayout::RowMajor } else { ScaleLayout::MnMajor };
     let values = Values::ALL[which % 4];
     let check =
         Fp8Check { tile: Some(tile), layout, values, seed: which as u64, ..fp8(Rows::Dense(m), n, k) };
-    if which % 3 == 0 {
+    if which.is_multiple_of(3) {
         check.check::<f32>(device)?
     } else {
         check.check::<bf16>(device)?

@@ -297,6 +297,11 @@ pub(in crate::verify) fn cases() -> Vec<Case> {
         case!("FP8 grouped, every output", |device, seed| {
             forms::mode(device, seed, Rows::Groups(&[1, 0, 66, 5]))
         }),
+        case!("FP8 masked and batched, every output", |device, seed| {
+            let mut all = forms::mode(device, seed, Rows::Masked(&[1, 0, 66, 5], 66))?;
+            all.add(&forms::mode(device, seed, Rows::Batched(3, 20))?);
+            Ok(all)
+        }),
         case!("FP8, groups and batches as loops", |device, seed| forms::parts(device, seed)),
         case!("weight gradient 72x200x640, e5m2 by e4m3, added", |device, seed| {
             let check = GradientCheck { e5m2: [true, false], accumulate: true, alpha: 2.0, seed, ..GRADIENT };

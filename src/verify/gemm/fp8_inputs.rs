@@ -57,7 +57,7 @@ impl Rows<'_> {
     /// The rows of each group.
     pub fn ranges(&self) -> Vec<Range<usize>> {
         match *self {
-            Rows::Dense(rows) => vec![0..rows],
+            Rows::Dense(rows) => std::iter::once(0..rows).collect(),
             Rows::Groups(sizes) => {
                 offsets(sizes).windows(2).map(|pair| pair[0] as usize..pair[1] as usize).collect()
             }
