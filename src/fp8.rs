@@ -1,6 +1,6 @@
 //! FP8 matrices with their scales: the operands of the FP8 kernels.
 //!
-//! Data and scales are one value. Its type says what the data is ([`E4m3`] or [`E5m2`](crate::E5m2)) and what the scales
+//! Data and scales are one value. Its type says what the data is ([`E4m3`](crate::E4m3) or [`E5m2`](crate::E5m2)) and what the scales
 //! are (`f32` or [`Ue8m0`](crate::Ue8m0), powers of two), so that neither can be taken for the other. How many elements
 //! share a scale:
 //!

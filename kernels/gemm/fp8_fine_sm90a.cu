@@ -194,6 +194,7 @@ extern "C" __global__ void __launch_bounds__(kThreads, BLOCKS) NG_ENTRY(const __
             const gemm::Scales b_scales{p.b_scales, (p.flags & NG_GEMM_B_SCALES_UE8M0) != 0};
             gemm::stream_scales<Scales, Tile>(
                 pipeline, [&](uint32_t step, Tile& tile) { return schedule.at(step, tile); },
+                [](const Tile& tile) { return tile.k_blocks; },
                 [&](Scales& values, const Tile& tile, uint32_t block) {
                     block += tile.first_block;
                     values.load(a_scales, tile.row * p.a_scales_row_stride + block * p.a_scales_block_stride,

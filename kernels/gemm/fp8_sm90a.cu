@@ -113,6 +113,8 @@ __device__ __forceinline__ void write_products(const NgFp8GemmParams& p, const P
     const gemm::Scales b_scales{p.b_scales, (p.flags & NG_GEMM_B_SCALES_UE8M0) != 0};
     gemm::stream_scales<Products, tile::Tile, kDepth>(
         pipeline, walk,
+        // Of the parameters, not of the tile: the tall tiles have no register left for it.
+        [&](const tile::Tile&) { return (p.k + kBlockK - 1) / kBlockK; },
         [&](Products& values, const tile::Tile& tile, uint32_t block) {
             values.load(a_scales,
                         // A group is a batch of A wherever there is a stride.

@@ -210,7 +210,7 @@ extern "C" __global__ void __launch_bounds__(kThreads, BLOCKS) NG_ENTRY(const __
             const gemm::Scales a_scales{p.a_scales, (p.flags & NG_GEMM_A_SCALES_UE8M0) != 0};
             const gemm::Scales b_scales{p.b_scales, (p.flags & NG_GEMM_B_SCALES_UE8M0) != 0};
             gemm::stream_scales<Products, Tile>(
-                pipeline, tile_at,
+                pipeline, tile_at, [](const Tile& tile) { return tile.k_blocks; },
                 [&](Products& values, const Tile& tile, uint32_t block) {
                     const int64_t k_block = first_block + block;
                     values.load(a_scales,

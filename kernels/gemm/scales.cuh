@@ -22,13 +22,14 @@ struct Scales {
 
     // What memory holds at this element. Kept as it is until it is used, so that nobody waits for it here.
     __device__ __forceinline__ uint32_t load(int64_t element) const {
-        if (address == 0) return codes ? 127u : 0x3f800000u;
+        if (address == 0) return 0;
         if (codes) return reinterpret_cast<const uint8_t*>(address)[element];
         return reinterpret_cast<const uint32_t*>(address)[element];
     }
 
     // Code 0 is 2^-127, below the normal numbers; code 255 is NaN.
     __device__ __forceinline__ float value(uint32_t raw) const {
+        if (address == 0) return 1.0f;
         if (!codes) return ptx::f32_from_bits(raw);
         if (raw == 0) return ptx::f32_from_bits(0x00400000u);
         return ptx::f32_from_bits(raw == 255 ? 0x7fffffffu : raw << 23);
@@ -124,7 +125,7 @@ private:
 };
 
 // What one of the scale warps does in its life. `walk(step, tile)` gives the tiles of this thread block one after the
-// other, false past the last; a tile says how many `k_blocks` it has. `load(values, tile, block)` starts reading,
+// other, false past the last; `count(tile)` is its number of k-blocks. `load(values, tile, block)` starts reading,
 // `store(values, stage)` writes to the stage once it is free. Depth k-blocks of a warp are in flight, thrice as many in
 // all.
 template <class Values, class Tile, int Depth = 2, int Stages, class Walk, class Load, class Store>
@@ -139,8 +140,8 @@ __device__ __forceinline__ void stream_scales(const tile::Pipeline<Stages>& pipe
     bool more = walk(step, tile);
     // The k-block may lie beyond this tile: the ring of stages does not stop at a tile's end.
     const auto find = [&] {
-        while (more && block >= tile.k_blocks) {
-            block -= tile.k_blocks;
+        while (more && block >= count(tile)) {
+            block -= count(tile);
             more = walk(++step, tile);
         }
         return more;

@@ -42,7 +42,7 @@ impl<'a, T: GemmOutput> Bf16Gemm<'a, T> {
     ///
     /// # Errors
     ///
-    /// As [`Fp8Gemm::launch`].
+    /// As [`Fp8Gemm::launch`](super::Fp8Gemm::launch).
     pub fn launch(&self, stream: &Stream) -> Result<()> {
         Bf16Launch {
             check: Checks::of("Bf16Gemm"),
@@ -87,7 +87,7 @@ impl<'a, T: GemmOutput> BatchedBf16Gemm<'a, T> {
     ///
     /// # Errors
     ///
-    /// As [`Fp8Gemm::launch`].
+    /// As [`Fp8Gemm::launch`](super::Fp8Gemm::launch).
     pub fn launch(&self, stream: &Stream) -> Result<()> {
         Bf16Launch {
             check: Checks::of("BatchedBf16Gemm"),

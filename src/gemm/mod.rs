@@ -36,7 +36,7 @@ mod sealed {
     }
 }
 
-/// The floats that products are written as, rounded to nearest even: [`bf16`], [`f16`] or `f32`.
+/// The floats that products are written as, rounded to nearest even: [`bf16`], [`f16`](struct@crate::f16) or `f32`.
 pub trait GemmOutput: Element + sealed::Sealed {}
 
 macro_rules! outputs {

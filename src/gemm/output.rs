@@ -16,7 +16,7 @@ pub(super) mod sealed {
     }
 }
 
-/// What an FP8 product can be written to: a [`Tensor`] of [`bf16`], [`f16`] or `f32` (rounded to nearest even), or
+/// What an FP8 product can be written to: a [`Tensor`] of [`bf16`], [`f16`](struct@crate::f16) or `f32` (rounded to nearest even), or
 /// [`Fp8Rows`] (e4m3 with a fresh scale for each row and 128 columns, as [`Quantize`](crate::quant::Quantize) makes them of
 /// the f32 sums).
 pub trait Fp8GemmOutput: sealed::Erase {}

@@ -39,19 +39,20 @@ const MUTANTS: [Mutant; 8] = [
     },
     Mutant {
         name: "missing barrier wait",
-        file: "gemm/fp8_sm90a.cu",
-        snippet: "            pipeline.wait_full(at);\n",
+        file: "gemm/main_loop.cuh",
+        snippet: "        ptx::mbarrier_wait_parity(pipeline.full(stage), at.phase);\n",
         replacement: "",
         check: Check::Fp8,
     },
     Mutant {
         name: "early stage release",
-        file: "gemm/fp8_sm90a.cu",
+        file: "gemm/main_loop.cuh",
         snippet: "            ptx::wgmma_wait_group<0>();
             ptx::pin_registers(product);
-            if (me.leader) pipeline.release(at);
+            // Before the sums, so that the next copies fly while they are made.
+            if (wave == Waves - 1) release(stage);
 ",
-        replacement: "            if (me.leader) pipeline.release(at);
+        replacement: "            if (wave == Waves - 1) release(stage);
             ptx::wgmma_wait_group<0>();
             ptx::pin_registers(product);
 ",
@@ -60,15 +61,15 @@ const MUTANTS: [Mutant; 8] = [
     Mutant {
         name: "dropped last K block",
         file: "gemm/fp8_sm90a.cu",
-        snippet: "for (int i = 0; i < BN / 2; ++i) sum[i] = __fmaf_rn(",
-        replacement: "for (int i = 0; i < BN / 2; ++i) if (block + 1 < p.k_blocks) sum[i] = __fmaf_rn(",
+        snippet: "loop.run(sums, (p.k + kBlockK - 1) / kBlockK, waves);",
+        replacement: "loop.run(sums, p.k / kBlockK, waves);",
         check: Check::Fp8,
     },
     Mutant {
         name: "the neighbour's scales",
         file: "gemm/fp8_sm90a.cu",
-        snippet: "p.a_scales + static_cast<int64_t>(row) * p.a_scales_row_stride",
-        replacement: "p.a_scales + static_cast<int64_t>(row ^ 1) * p.a_scales_row_stride",
+        snippet: "tile.group * p.a_scales_batch_stride + tile.row * p.a_scales_row_stride +",
+        replacement: "tile.group * p.a_scales_batch_stride + (tile.row ^ 1) * p.a_scales_row_stride +",
         check: Check::Fp8,
     },
     Mutant {

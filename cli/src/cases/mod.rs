@@ -6,7 +6,7 @@
 mod attention;
 mod experts;
 mod operand;
-mod products;
+pub mod products;
 mod rows;
 
 pub use operand::{Operand, Operands};
@@ -52,8 +52,8 @@ pub const OPERATIONS: &[Operation] = &[
     Operation {
         name: "fp8_gemm",
         what: "FP8 product with block scales",
-        extents: &[("m", 64), ("n", 576), ("k", 1024)],
-        case: |e| products::fp8_gemm(e[0], e[1], e[2]),
+        extents: &[("m", 64), ("n", 576), ("k", 1024), ("tile_m", 0), ("tile_n", 0)],
+        case: |e| products::fp8_gemm(e[0], e[1], e[2], (e[3], e[4])),
     },
     Operation {
         name: "grouped_fp8_gemm",
@@ -183,7 +183,7 @@ pub fn all(simulated: bool) -> Vec<Case> {
         cases.push(experts::permute(m, 256, 8));
         cases.push(experts::gather_rows(m, hidden, 256, 8));
         cases.push(experts::combine(m, hidden, 256, 8));
-        cases.extend(shapes.iter().map(|&(n, k)| products::fp8_gemm(m, n, k)));
+        cases.extend(shapes.iter().map(|&(n, k)| products::fp8_gemm(m, n, k, (0, 0))));
         // Every rank holds `groups` of 256 experts, so this share of the chosen rows arrives.
         cases.push(products::grouped_fp8_gemm(groups, (m * chosen).div_ceil(groups), 2 * width, hidden));
         cases.push(products::bf16_gemm(m, 256, hidden));

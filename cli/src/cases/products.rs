@@ -2,9 +2,18 @@
 
 use super::{Case, Operands, Prepared, bf16s, fp8_blocks, fp8_rows, i32s, product};
 use narrowgauge::bf16;
-use narrowgauge::gemm::{BatchedBf16Gemm, Bf16Gemm, Fp8Gemm, GroupedFp8Gemm};
+use narrowgauge::gemm::plan::{Input, Mode};
+use narrowgauge::gemm::{BatchedBf16Gemm, Bf16Gemm, Fp8Gemm, GroupedFp8Gemm, Tile};
 
-pub fn fp8_gemm(m: usize, n: usize, k: usize) -> Case {
+/// The tile of the FP8 products with so many rows and columns, neither swapped nor in a cluster.
+pub fn fp8_tile(rows: usize, columns: usize) -> Option<Tile> {
+    let plain = |tile: &Tile| tile.cluster() == 1 && !tile.swapped();
+    let tiles = Tile::of(Input::Fp8, Mode::Dense).into_iter();
+    tiles.filter(plain).find(|tile| (tile.rows(), tile.columns()) == (rows, columns))
+}
+
+/// `tile`: rows and columns of one that there is, or zeros for the planner's choice.
+pub fn fp8_gemm(m: usize, n: usize, k: usize, tile: (usize, usize)) -> Case {
     Case {
         name: format!("fp8_gemm/{m}x{n}x{k}"),
         flops: 2.0 * product(&[m, n, k]),
@@ -16,7 +25,11 @@ pub fn fp8_gemm(m: usize, n: usize, k: usize) -> Case {
                 .input_rows(["a", "a_scales"], &a)
                 .input_blocks(["b", "b_scales"], &b)
                 .output("out", &out);
-            let launch = Box::new(move |stream: &_| Fp8Gemm::new(&a, &b, &out).launch(stream));
+            let mut product = Fp8Gemm::new(&a, &b, &out);
+            if let Some(tile) = fp8_tile(tile.0, tile.1) {
+                product = product.tile(tile);
+            }
+            let launch = Box::new(move |stream: &_| product.launch(stream));
             Ok(Prepared { launch, operands })
         }),
     }

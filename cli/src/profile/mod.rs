@@ -12,6 +12,7 @@ pub mod table;
 mod text;
 mod tools;
 
+use crate::cases::products::fp8_tile;
 use crate::cases::{OPERATIONS, Operation};
 use narrowgauge::sim::Schedule;
 use narrowgauge::{Card, Device};
@@ -68,7 +69,7 @@ macro_rules! extents {
     };
 }
 
-extents!(m, n, k, groups, batch, experts, chosen, sequences, heads, length);
+extents!(m, n, k, groups, batch, experts, chosen, sequences, heads, length, tile_m, tile_n);
 
 /// Prints the profile, or what there is to profile.
 pub fn run(options: &Options) -> Result<bool, String> {
@@ -111,8 +112,11 @@ pub fn run(options: &Options) -> Result<bool, String> {
 fn list() {
     let mut table = table::Table::new(&["<operation", "<what", "<extents"]);
     for operation in OPERATIONS {
-        let extents: Vec<String> =
-            operation.extents.iter().map(|(name, value)| format!("--{name} {value}")).collect();
+        let extents: Vec<String> = operation
+            .extents
+            .iter()
+            .map(|(name, value)| format!("--{} {value}", name.replace('_', "-")))
+            .collect();
         table.row([operation.name.to_owned(), operation.what.to_owned(), extents.join(" ")]);
     }
     print!("{}", table.text(""));
@@ -131,7 +135,8 @@ fn find(name: &str) -> Result<&'static Operation, String> {
 fn shape(operation: &Operation, given: &[(&'static str, usize)]) -> Result<Vec<usize>, String> {
     for (name, _) in given {
         if !operation.extents.iter().any(|(known, _)| known == name) {
-            let known: Vec<_> = operation.extents.iter().map(|(name, _)| format!("--{name}")).collect();
+            let known: Vec<_> =
+                operation.extents.iter().map(|(name, _)| format!("--{}", name.replace('_', "-"))).collect();
             return Err(format!("{} has no --{name}; it has {}", operation.name, known.join(", ")));
         }
     }
@@ -142,11 +147,17 @@ fn shape(operation: &Operation, given: &[(&'static str, usize)]) -> Result<Vec<u
             given.iter().find(|(other, _)| other == name).map_or(*usual, |(_, value)| *value)
         })
         .collect();
-    let work: u128 = extents.iter().map(|&extent| extent as u128).product();
+    let work: u128 = extents.iter().map(|&extent| extent.max(1) as u128).product();
     let pairs = extents.iter().enumerate().flat_map(|(i, a)| extents[i + 1..].iter().map(move |b| (a, b)));
     let large = pairs.into_iter().any(|(a, b)| a.checked_mul(*b).is_none_or(|both| both > MOST_ELEMENTS));
     if work > MOST_WORK || large || extents.iter().any(|&extent| extent > MOST_ELEMENTS) {
         return Err(format!("{extents:?} is too large for the simulated card"));
+    }
+    let tile =
+        |name| operation.extents.iter().position(|(known, _)| *known == name).map_or(0, |at| extents[at]);
+    let (rows, columns) = (tile("tile_m"), tile("tile_n"));
+    if (rows, columns) != (0, 0) && fp8_tile(rows, columns).is_none() {
+        return Err(format!("there is no tile of {rows}x{columns}"));
     }
     Ok(extents)
 }
@@ -164,8 +175,10 @@ mod tests {
     #[test]
     fn extents_are_the_operations_own() {
         let operation = find("fp8_gemm").unwrap();
-        assert_eq!(shape(operation, &[("n", 7)]).unwrap(), [64, 7, 1024]);
+        assert_eq!(shape(operation, &[("n", 7)]).unwrap(), [64, 7, 1024, 0, 0]);
         assert!(shape(operation, &[("heads", 7)]).unwrap_err().contains("--m, --n, --k"));
+        assert!(shape(operation, &[("tile_m", 64), ("tile_n", 128)]).is_ok());
+        assert!(shape(operation, &[("tile_m", 63)]).unwrap_err().contains("no tile of 63x0"));
         assert!(shape(operation, &[("m", 1 << 28)]).unwrap_err().contains("too large"));
     }
 
