@@ -91,9 +91,9 @@ fn every_picked_variant_is_checked_against_the_oracles() {
         return;
     }
     device.clear_records();
-    for case in verify::cases().iter().filter(|case| {
-        case.family == "gemm" && ["every tile", "gradient"].iter().any(|part| case.name.contains(part))
-    }) {
+    for case in
+        verify::cases().iter().filter(|case| case.family == "gemm" && case.name.contains("every tile"))
+    {
         (case.run)(&device, 1).unwrap();
     }
     let launched: BTreeSet<String> =

@@ -226,6 +226,12 @@ fn every_variant(device: &Device, seed: u64) -> Outcome {
         all.add(&check.check::<f32>(device)?);
         all.add(&check.check::<bf16>(device)?);
     }
+    for (tile, values) in Tile::of(Input::Fp8Fine, Mode::Dense).into_iter().zip(&mut kinds) {
+        for e5m2 in [[false, false], [false, true], [true, false], [true, true]] {
+            let check = GradientCheck { tile: Some(tile), e5m2, values, seed, ..GRADIENT };
+            all.add(&check.check::<f32>(device)?);
+        }
+    }
     Ok(all)
 }
 
