@@ -163,6 +163,12 @@ pub(crate) fn usable_sms(card: &Card, cluster: usize) -> usize {
     if cluster <= 2 || whole == 0 { sms / cluster * cluster } else { whole }
 }
 
+/// The next whole number of one that is not negative; on x86 `f64::ceil` is a call.
+fn up(value: f64) -> f64 {
+    let whole = value as i64 as f64;
+    if whole < value { whole + 1.0 } else { whole }
+}
+
 impl<'a> Rates<'a> {
     pub(crate) fn of(problem: &Problem, card: &'a Card) -> Self {
         let element = problem.input.element_bytes() as f64;
@@ -205,11 +211,19 @@ impl<'a> Rates<'a> {
     fn row_tiles(&self, problem: &Problem, height: f64) -> f64 {
         let own = self.rows / self.groups;
         match problem.mode {
-            Mode::Dense => (own / height).ceil(),
-            Mode::Batched | Mode::KGrouped => self.groups * (own / height).ceil(),
+            Mode::Dense => up(own / height),
+            Mode::Batched | Mode::KGrouped => self.groups * up(own / height),
             // A group ends anywhere in its last tile.
             Mode::Contiguous | Mode::Masked => self.groups * (own / height + 0.5).max(1.0),
         }
+    }
+
+    /// Whether there are four tiles, or parts of one, for every block that runs at once: another wave is then a small part.
+    pub(crate) fn filled(&self, problem: &Problem, candidate: &Candidate) -> bool {
+        let shape = candidate.tile.shape();
+        let rows = self.row_tiles(problem, (shape.rows * shape.cluster) as f64) * shape.cluster as f64;
+        let blocks = rows * (problem.n as f64 / shape.columns as f64) * f64::from(candidate.split);
+        blocks >= 4.0 * (self.card.sms as usize * shape.blocks_per_sm) as f64
     }
 
     pub(crate) fn terms(&self, problem: &Problem, candidate: &Candidate) -> Terms {
@@ -244,12 +258,13 @@ impl<'a> Rates<'a> {
             |blocks: f64| blocks * tensor.max(fill).max(requested / (blocks * in_flight).min(L2_PER_SM));
         let pace = |blocks: f64| feed(blocks).max(blocks * issue).max(chain);
 
-        let tiles = self.row_tiles(problem, height * cluster) * cluster * (problem.n as f64 / width).ceil();
+        let tiles = self.row_tiles(problem, height * cluster) * cluster * up(problem.n as f64 / width);
         let blocks = tiles * split;
-        let k_blocks = (self.k_blocks / split).ceil();
+        let k_blocks = up(self.k_blocks / split);
         let share = blocks / sms;
-        let most = (share - 1e-9).ceil().max(1.0);
-        let (whole, left) = ((most / resident).floor(), most % resident);
+        let most = up(share - 1e-9).max(1.0);
+        let whole = (most / resident) as i64 as f64;
+        let left = most - whole * resident;
         let rounds = |pace: &dyn Fn(f64) -> f64| {
             k_blocks * (whole * pace(resident) + if left > 0.0 { pace(left) } else { 0.0 })
         };
@@ -257,7 +272,7 @@ impl<'a> Rates<'a> {
         let (fed, paced) = (rounds(&feed), rounds(&pace));
 
         // Tiles of one column follow each other, so an A beyond half of L2 comes again for each wave, or for each column.
-        let columns = (problem.n as f64 / width).ceil();
+        let columns = up(problem.n as f64 / width);
         let waves = (tiles / (sms * resident)).min(columns);
         let again = if self.a_bytes * 2.0 > self.card.l2_bytes as f64 && problem.mode == Mode::Dense {
             waves.max(1.0)

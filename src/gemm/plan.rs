@@ -179,16 +179,18 @@ impl Problem {
     }
 }
 
-/// The cheapest plan, or the cheapest with the given tile; the first of equals in the order of the list. `None` where
-/// no variant computes the problem. M, N and the groups are at least 1; K may be 0.
+/// The cheapest plan, or the cheapest with the given tile; the first of equals in the order of the list. Where tiles fill
+/// the card four times, no further split of K is looked at: it could save a last wave, and no more than a twentieth. `None` where no variant computes the problem. M, N and the groups are at least 1; K may be 0.
 pub fn plan(problem: &Problem, card: &Card, tile: Option<Tile>) -> Option<Plan> {
     let rates = Rates::of(problem, card);
     let mut best: Option<(f64, Candidate)> = None;
     each(problem, tile, |candidate| {
         let total = rates.terms(problem, &candidate).total;
+        let more = !rates.filled(problem, &candidate);
         if best.as_ref().is_none_or(|(least, _)| total < *least) {
             best = Some((total, candidate));
         }
+        more
     });
     best.map(|(_, candidate)| candidate.plan(problem, card))
 }
@@ -200,6 +202,7 @@ pub fn rank(problem: &Problem, card: &Card) -> Vec<Ranked> {
     each(problem, None, |candidate| {
         let terms = rates.terms(problem, &candidate);
         all.push(Ranked { plan: candidate.plan(problem, card), terms });
+        true
     });
     all.sort_by(|a, b| a.terms.total.total_cmp(&b.terms.total));
     all
@@ -212,7 +215,8 @@ pub(crate) struct Candidate {
     pub split: u32,
 }
 
-fn each(problem: &Problem, tile: Option<Tile>, mut take: impl FnMut(Candidate)) {
+/// Every candidate; `take` says whether larger splits of the same tile shall follow.
+fn each(problem: &Problem, tile: Option<Tile>, mut take: impl FnMut(Candidate) -> bool) {
     let k_blocks = problem.k.div_ceil(problem.input.k_per_stage());
     for &candidate in Tile::candidates(problem.input) {
         let Some(variant) = candidate.shape().variant(problem) else { continue };
@@ -220,8 +224,8 @@ fn each(problem: &Problem, tile: Option<Tile>, mut take: impl FnMut(Candidate)) 
             let asked = tile.and_then(|wanted| candidate.answers(wanted, split));
             // Every part has some of K.
             let sensible = split == 1 || !problem.batch_invariant && split as usize <= k_blocks;
-            if asked.unwrap_or(sensible) {
-                take(Candidate { tile: candidate, variant, split });
+            if asked.unwrap_or(sensible) && !take(Candidate { tile: candidate, variant, split }) {
+                break;
             }
         }
     }
@@ -321,12 +325,18 @@ mod tests {
     }
 
     #[test]
-    fn the_plan_is_the_first_of_the_ranking() {
+    fn the_plan_is_the_first_of_the_ranking_or_near_it() {
         for card in hoppers() {
             for problem in problems() {
-                let best = rank(&problem, card)[0].plan;
-                assert_eq!(plan(&problem, card, None), Some(best), "{problem:?}");
-                assert_eq!(plan(&problem, card, Some(best.tile)), Some(best), "{problem:?}");
+                let all = rank(&problem, card);
+                let best = all[0];
+                // Where a plan leaves splits out, it says so.
+                let of = |plan: Option<Plan>| {
+                    all.iter().find(|ranked| Some(ranked.plan) == plan).expect("a ranked plan").terms.total
+                };
+                for tile in [None, Some(best.plan.tile)] {
+                    assert!(of(plan(&problem, card, tile)) <= 1.05 * best.terms.total, "{card}: {problem:?}");
+                }
             }
         }
     }
