@@ -180,7 +180,8 @@ impl Problem {
 }
 
 /// The cheapest plan, or the cheapest with the given tile; the first of equals in the order of the list. Where tiles fill
-/// the card four times, no further split of K is looked at: it could save a last wave, and no more than a twentieth. `None` where no variant computes the problem. M, N and the groups are at least 1; K may be 0.
+/// the card four times, no further split of K is looked at: it could save a last wave, and no more than a twentieth.
+/// `None` where no variant computes the problem. M, N and the groups are at least 1; K may be 0.
 pub fn plan(problem: &Problem, card: &Card, tile: Option<Tile>) -> Option<Plan> {
     let rates = Rates::of(problem, card);
     let mut best: Option<(f64, Candidate)> = None;
