@@ -128,8 +128,9 @@ private:
 // other, false past the last; `count(tile)` is its number of k-blocks. `load(values, tile, block)` starts reading,
 // `store(values, stage)` writes to the stage once it is free. Depth k-blocks of a warp are in flight, thrice as many in
 // all.
-template <class Values, class Tile, int Depth = 2, int Stages, class Walk, class Load, class Store>
-__device__ __forceinline__ void stream_scales(const tile::Pipeline<Stages>& pipeline, Walk walk, Load load, Store store) {
+template <class Values, class Tile, int Depth = 2, int Stages, class Walk, class Count, class Load, class Store>
+__device__ __forceinline__ void stream_scales(const tile::Pipeline<Stages>& pipeline, Walk walk, Count count, Load load,
+                                              Store store) {
     static_assert(Stages >= int(kScaleWarps), "a warp's next stage lies at most one round ahead");
     const uint32_t warp = threadIdx.x / 32 - 1;
     const bool leader = ptx::lane_id() == 0;

@@ -33,8 +33,8 @@ const MUTANTS: [Mutant; 8] = [
     Mutant {
         name: "wrong swizzle",
         file: "tile/descriptor.cuh",
-        snippet: "return start | leading << 16 | static_cast<uint64_t>(stride >> 4) << 32 | 1ull << 62;",
-        replacement: "return start | leading << 16 | static_cast<uint64_t>(stride >> 4) << 32 | 2ull << 62;",
+        snippet: "static_cast<uint64_t>(1024 >> 4 | 1u << 30) << 32;",
+        replacement: "static_cast<uint64_t>(1024 >> 4 | 2u << 30) << 32;",
         check: Check::Fp8,
     },
     Mutant {
