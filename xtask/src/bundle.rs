@@ -69,9 +69,11 @@ pub fn bundle() -> Result<(), String> {
 fn build(root: &Path) -> Result<PathBuf, String> {
     let mut cargo = Command::new(env!("CARGO"));
     cargo.current_dir(root).env("NARROWGAUGE_REQUIRE_KERNELS", "1");
-    cargo.args(["build", "--profile", "bundle", "--package", "narrowgauge-cli", "--features", "demo"]);
-    let messages =
-        capture(cargo.args(["--message-format", "json-render-diagnostics"]).stderr(Stdio::inherit()))?;
+    cargo.args(["rustc", "--profile", "bundle", "--package", "narrowgauge-cli", "--bin", "narrowgauge"]);
+    cargo.args(["--features", "demo", "--message-format", "json-render-diagnostics"]);
+    // A fixed address needs no table of relocations, which would weigh half a megabyte.
+    cargo.args(["--", "-C", "relocation-model=static"]);
+    let messages = capture(cargo.stderr(Stdio::inherit()))?;
     let executable = messages
         .lines()
         .filter_map(|line| serde_json::from_str::<Value>(line).ok())
