@@ -93,6 +93,31 @@ elements!(
     i32 => I32, u32 => U32, i64 => I64, u64 => U64, u8 => U8,
 );
 
+/// The code of an 8-bit float with `fraction` bits of fraction and this exponent bias: rounds to nearest even, saturates
+/// at `largest`, NaN stays NaN (its sign too).
+const fn narrowed(value: f32, fraction: u32, bias: u32, largest: u8) -> u8 {
+    let bits = value.to_bits();
+    let sign = ((bits >> 24) & 0x80) as u8;
+    let magnitude = bits & 0x7FFF_FFFF;
+    if magnitude > 0x7F80_0000 {
+        return sign | 0x7F;
+    }
+    // The smallest normal is 2^(1 - bias).
+    if magnitude < (128 - bias) << 23 {
+        // Below it, values are multiples of 2^(1 - bias - fraction). Adding 2²³ of them makes the float adder round there.
+        let addend = f32::from_bits((151 - bias - fraction) << 23);
+        let rounded = f32::from_bits(magnitude) + addend;
+        return sign | (rounded.to_bits() - addend.to_bits()) as u8;
+    }
+    // Round to the fraction's bits, ties to even, then move the exponent's bias from 127.
+    let shift = 23 - fraction;
+    let below_half = (1 << (shift - 1)) - 1;
+    let odd = (magnitude >> shift) & 1;
+    let rounded = ((magnitude as u64 + below_half + odd as u64) >> shift) as u32;
+    let code = rounded - ((127 - bias) << fraction);
+    sign | if code > largest as u32 { largest } else { code as u8 }
+}
+
 /// An 8-bit float `S.EEEE.MMM`, exponent bias 7, no infinities, NaN at 0x7F and 0xFF (OCP "E4M3FN").
 ///
 /// Conversions from wider types round to nearest, ties to even, and saturate: everything beyond ±448,
@@ -133,24 +158,7 @@ impl E4m3 {
 
     /// Rounds to nearest even; saturates at ±448; NaN stays NaN (its sign too).
     pub const fn from_f32(value: f32) -> Self {
-        let bits = value.to_bits();
-        let sign = ((bits >> 24) & 0x80) as u8;
-        let magnitude = bits & 0x7FFF_FFFF;
-        if magnitude > 0x7F80_0000 {
-            return Self(sign | 0x7F);
-        }
-        // 2⁻⁶, the smallest normal.
-        if magnitude < 0x3C80_0000 {
-            // Below it, values are multiples of 2⁻⁹. Adding 2¹⁴ makes the float adder round there: the sum's
-            // last place is 2¹⁴⁻²³ = 2⁻⁹.
-            let rounded = f32::from_bits(magnitude) + 16384.0;
-            return Self(sign | (rounded.to_bits() - 16384f32.to_bits()) as u8);
-        }
-        // Round to 3 fraction bits, ties to even, then move the exponent's bias from 127 to 7.
-        let odd = (magnitude >> 20) & 1;
-        let rounded = ((magnitude as u64 + 0x7_FFFF + odd as u64) >> 20) as u32;
-        let code = rounded - (120 << 3);
-        Self(sign | if code > 0x7E { 0x7E } else { code as u8 })
+        Self(narrowed(value, 3, 7, Self::MAX.0))
     }
 
     /// The exact value.

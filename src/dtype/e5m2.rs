@@ -1,5 +1,6 @@
 //! The wider of the two 8-bit floats.
 
+use super::narrowed;
 use half::f16;
 use std::fmt;
 
@@ -50,23 +51,7 @@ impl E5m2 {
 
     /// Rounds to nearest even; saturates at ±57344; NaN stays NaN (its sign too).
     pub const fn from_f32(value: f32) -> Self {
-        let bits = value.to_bits();
-        let sign = ((bits >> 24) & 0x80) as u8;
-        let magnitude = bits & 0x7FFF_FFFF;
-        if magnitude > 0x7F80_0000 {
-            return Self(sign | 0x7F);
-        }
-        // 2⁻¹⁴, the smallest normal.
-        if magnitude < 0x3880_0000 {
-            // Below it, values are multiples of 2⁻¹⁶, which is the last place of sums with 2⁷.
-            let rounded = f32::from_bits(magnitude) + 128.0;
-            return Self(sign | (rounded.to_bits() - 128f32.to_bits()) as u8);
-        }
-        // Round to 2 fraction bits, ties to even, then move the exponent's bias from 127 to 15.
-        let odd = (magnitude >> 21) & 1;
-        let rounded = ((magnitude as u64 + 0xF_FFFF + odd as u64) >> 21) as u32;
-        let code = rounded - (112 << 2);
-        Self(sign | if code > 0x7B { 0x7B } else { code as u8 })
+        Self(narrowed(value, 2, 15, Self::MAX.0))
     }
 
     /// The exact value.
