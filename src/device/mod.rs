@@ -12,7 +12,6 @@
     )
 )]
 
-#[allow(dead_code, reason = "kernels offer more than the operations use so far")]
 pub(crate) mod abi;
 #[cfg(feature = "cuda")]
 mod cuda;

@@ -7,6 +7,7 @@ pub use super::cost::{Floor, Terms};
 use super::cost::{Rates, usable_sms};
 use super::variants::{STAGE_BYTES, Tile, Variant};
 use crate::Card;
+use crate::device::abi;
 
 /// What the operands are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
@@ -29,15 +30,15 @@ pub enum Input {
 pub enum Mode {
     /// One matrix B for all rows.
     #[default]
-    Dense = 0,
+    Dense = abi::NG_GEMM_DENSE as isize,
     /// Adjacent groups of rows; `m` is the rows of all of them.
-    Contiguous = 1,
+    Contiguous = abi::NG_GEMM_CONTIGUOUS as isize,
     /// Groups of `m` rows each, of which a number that only the device knows counts.
-    Masked = 2,
+    Masked = abi::NG_GEMM_MASKED as isize,
     /// Groups of `m` rows each.
-    Batched = 3,
+    Batched = abi::NG_GEMM_BATCHED as isize,
     /// One product for each range of K; `k` is the length of all of them.
-    KGrouped = 4,
+    KGrouped = abi::NG_GEMM_K_GROUPED as isize,
 }
 
 /// What the output holds. The numbers are those of the kernels.
@@ -46,13 +47,13 @@ pub enum Mode {
 pub enum Output {
     /// bf16.
     #[default]
-    Bf16 = 0,
+    Bf16 = abi::NG_GEMM_OUT_BF16 as isize,
     /// f16.
-    F16 = 1,
+    F16 = abi::NG_GEMM_OUT_F16 as isize,
     /// f32.
-    F32 = 2,
+    F32 = abi::NG_GEMM_OUT_F32 as isize,
     /// e4m3 with a fresh scale for each 1×128.
-    E4m3 = 3,
+    E4m3 = abi::NG_GEMM_OUT_E4M3 as isize,
 }
 
 /// What is to be multiplied.
