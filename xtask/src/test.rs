@@ -2,7 +2,8 @@
 
 use crate::{bundle, capture, root, run, setup};
 use serde_json::Value;
-use std::process::Command;
+use std::io::{BufRead, BufReader};
+use std::process::{Command, Stdio};
 use std::time::Instant;
 
 /// What a dependency's licence expression may be made of.
@@ -31,7 +32,7 @@ const STEPS: [Step; 9] = [
     ("oldest Rust", oldest_rust),
     ("build", || cargo(&["build", "--workspace", "--all-targets"])),
     ("bundle", bundle::bundle),
-    ("tests", || cargo(&["test", "--workspace"])),
+    ("tests", tests),
 ];
 
 /// Runs the steps until one fails.
@@ -61,6 +62,57 @@ fn cargo_command(args: &[&str]) -> Command {
 
 fn cargo(args: &[&str]) -> Result<(), String> {
     run(&mut cargo_command(args))
+}
+
+/// Runs every test and ends with the sum over all test programs.
+fn tests() -> Result<(), String> {
+    let mut child = cargo_command(&["test", "--workspace"])
+        .stdout(Stdio::piped())
+        .spawn()
+        .map_err(|e| format!("cannot run cargo test: {e}"))?;
+    let mut counts = Counts::default();
+    for line in BufReader::new(child.stdout.take().expect("is piped")).lines() {
+        let line = line.map_err(|e| format!("cannot read what cargo test prints: {e}"))?;
+        println!("{line}");
+        counts.add(&line);
+    }
+    let status = child.wait().map_err(|e| format!("cannot wait for cargo test: {e}"))?;
+    println!("\n{} passed, {} failed, {} skipped", counts.passed, counts.failed, counts.ignored);
+    match counts.passed {
+        _ if !status.success() => Err(format!("cargo test: {status}")),
+        0 => Err("no test ran".into()),
+        _ => Ok(()),
+    }
+}
+
+/// Of the lines that end each test program.
+#[derive(Debug, Default, PartialEq)]
+struct Counts {
+    passed: u64,
+    failed: u64,
+    ignored: u64,
+}
+
+impl Counts {
+    fn add(&mut self, line: &str) {
+        let Some(counts) = line
+            .strip_prefix("test result: ")
+            .and_then(|rest| rest.split_once(". "))
+            .map(|(_, counts)| counts)
+        else {
+            return;
+        };
+        for part in counts.split("; ") {
+            let Some((number, what)) = part.split_once(' ') else { continue };
+            let Ok(number) = number.parse::<u64>() else { continue };
+            match what {
+                "passed" => self.passed += number,
+                "failed" => self.failed += number,
+                "ignored" => self.ignored += number,
+                _ => {}
+            }
+        }
+    }
 }
 
 /// The workspace with the toolchain that the manifests promise, where rustup has it or can get it.
@@ -123,7 +175,20 @@ fn is_allowed(expression: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::is_allowed;
+    use super::{Counts, is_allowed};
+
+    #[test]
+    fn counts_of_test_programs_are_added() {
+        let mut counts = Counts::default();
+        for line in [
+            "running 3 tests",
+            "test result: ok. 12 passed; 0 failed; 1 ignored; 0 measured; 4 filtered out; finished in 0.18s",
+            "test result: FAILED. 1 passed; 2 failed; 0 ignored; 0 measured; 0 filtered out; finished in 1.00s",
+        ] {
+            counts.add(line);
+        }
+        assert_eq!(counts, Counts { passed: 13, failed: 2, ignored: 1 });
+    }
 
     #[test]
     fn licence_expressions() {
