@@ -91,14 +91,31 @@ fn images(root: &Path, kernels: &Path, out: &Path) -> Result<Option<Vec<u8>>, St
     Ok(None)
 }
 
-/// One file of images: a line of text for the whole, one for each image, an empty one, then the compressed images.
+/// One file of images: a line of text for the whole, one for each image, an empty one, then the compressed images. Of
+/// images as long as an earlier one, which are variants that differ in a few instructions, only what differs is kept: a
+/// fifth word of the line names the other.
 fn pack(compiler: &str, images: &[Image]) -> Vec<u8> {
-    let mut index = format!("narrowgauge-images 1 {compiler}\n");
+    let mut index = format!("narrowgauge-images 2 {compiler}\n");
     let mut blobs = Vec::new();
+    let mut whole: Vec<&Image> = Vec::new();
     for image in images {
-        let ptx = miniz_oxide::deflate::compress_to_vec(&image.ptx, 8);
-        let cubin = miniz_oxide::deflate::compress_to_vec(&image.cubin, 8);
-        index += &format!("{} {} {} {}\n", image.entry, image.arch, ptx.len(), cubin.len());
+        let lengths = |image: &Image| (image.arch.clone(), image.ptx.len(), image.cubin.len());
+        let like = whole.iter().find(|other| lengths(other) == lengths(image));
+        let packed = |bytes: &[u8], other: Option<&[u8]>| {
+            let difference: Vec<u8> = match other {
+                Some(other) => bytes.iter().zip(other).map(|(a, b)| a ^ b).collect(),
+                None => bytes.to_vec(),
+            };
+            miniz_oxide::deflate::compress_to_vec(&difference, 8)
+        };
+        let ptx = packed(&image.ptx, like.map(|other| &other.ptx[..]));
+        let cubin = packed(&image.cubin, like.map(|other| &other.cubin[..]));
+        index += &format!("{} {} {} {}", image.entry, image.arch, ptx.len(), cubin.len());
+        match like {
+            Some(other) => index += &format!(" {}", other.entry),
+            None => whole.push(image),
+        }
+        index.push('\n');
         blobs.extend([ptx, cubin]);
     }
     index.push('\n');

@@ -9,7 +9,8 @@
 // Both go through the same k-blocks in the same stages, also when one of them has no rows; then the other copies B alone.
 //
 // Variants: BM (64, 128 or 256 rows), BN (64 or 128 columns; it divides 128, so a tile has one B scale per k-block),
-// STAGES, BLOCKS (per multiprocessor), CLUSTER (1 or 2), and of the launch THREADS, SHARED and GROUP_BYTES.
+// STAGES, BLOCKS (per multiprocessor), CLUSTER (1 or 2), A_E5M2 and B_E5M2 (e4m3 where they are not given), and of the
+// launch THREADS, SHARED and GROUP_BYTES.
 #include "abi.h"
 #include "gemm/epilogue.cuh"
 #include "gemm/main_loop.cuh"
@@ -23,11 +24,18 @@
 #include "tile/pipeline.cuh"
 #include "tile/warp_roles.cuh"
 
+#ifndef A_E5M2
+#define A_E5M2 0
+#endif
+#ifndef B_E5M2
+#define B_E5M2 0
+#endif
+
 using namespace ng;
 
 namespace {
 
-using Loop = gemm::MainLoop<BM, BN, STAGES, CLUSTER>;
+using Loop = gemm::MainLoop<BM, BN, STAGES, CLUSTER, A_E5M2, B_E5M2>;
 // Two blocks of 64 rows share a multiprocessor's memory.
 constexpr uint32_t kPieceRow = BM == 64 ? 64 : 128;
 using Epilogue = gemm::Epilogue<BN, kPieceRow>;

@@ -16,7 +16,7 @@
 namespace ng::gemm {
 
 // A stage: Rows x 128 bytes of A, then Columns x 128 bytes of B; its products of scales stand elsewhere.
-template <int Rows, int Columns, int Stages, int Cluster>
+template <int Rows, int Columns, int Stages, int Cluster, bool AE5m2, bool BE5m2>
 struct MainLoop {
     static constexpr int kWarpgroups = Rows >= 128 ? 2 : 1;
     // A warpgroup's 64-row parts, which lie 64 * kWarpgroups rows apart.
@@ -112,9 +112,9 @@ private:
             ptx::wgmma_fence();
 #pragma unroll
             for (int k = 0; k < 4; ++k) {
-                ptx::wgmma_e4m3<Columns>(product,
-                                         tile::descriptor_advance(a_stage, wave * 64 * kWarpgroups * 128 + k * 32),
-                                         tile::descriptor_advance(b_stage, k * 32), k != 0);
+                ptx::wgmma_fp8<Columns, AE5m2, BE5m2>(
+                    product, tile::descriptor_advance(a_stage, wave * 64 * kWarpgroups * 128 + k * 32),
+                    tile::descriptor_advance(b_stage, k * 32), k != 0);
             }
             ptx::wgmma_commit_group();
             ptx::wgmma_wait_group<0>();

@@ -68,6 +68,8 @@ struct Embedded {
 struct Packed {
     ptx: &'static [u8],
     cubin: &'static [u8],
+    /// The image that it is the difference to.
+    like: Option<&'static str>,
     unpacked: OnceLock<Result<Image>>,
 }
 
@@ -76,7 +78,7 @@ impl Embedded {
     fn index(bytes: &'static [u8]) -> Option<Self> {
         let end = bytes.windows(2).position(|pair| pair == b"\n\n")?;
         let mut lines = std::str::from_utf8(&bytes[..end]).ok()?.lines();
-        lines.next()?.strip_prefix("narrowgauge-images 1 ")?;
+        lines.next()?.strip_prefix("narrowgauge-images 2 ")?;
         let mut rest = &bytes[end + 2..];
         let mut images = HashMap::new();
         for line in lines {
@@ -84,14 +86,24 @@ impl Embedded {
             let (entry, arch) = (words.next()?, words.next()?);
             let ptx = rest.split_off(..words.next()?.parse().ok()?)?;
             let cubin = rest.split_off(..words.next()?.parse().ok()?)?;
-            images.insert((entry, arch), Packed { ptx, cubin, unpacked: OnceLock::new() });
+            let like = words.next();
+            // The other is whole, so that to unpack is never to go in circles.
+            let other: Option<&Packed> = like.and_then(|like| images.get(&(like, arch)));
+            if like.is_some() && other.is_none_or(|other| other.like.is_some()) {
+                return None;
+            }
+            images.insert((entry, arch), Packed { ptx, cubin, like, unpacked: OnceLock::new() });
         }
         Some(Embedded { images })
     }
 
     fn find(&self, entry: &str, arch: &str) -> Result<Image> {
         let packed = self.images.get(&(entry, arch)).ok_or_else(|| self.missing(entry, arch))?;
-        packed.unpacked.get_or_init(|| packed.unpack(entry)).clone()
+        let unpack = || {
+            let like = packed.like.map(|like| self.find(like, arch)).transpose()?;
+            packed.unpack(entry, like.as_ref())
+        };
+        packed.unpacked.get_or_init(unpack).clone()
     }
 
     fn missing(&self, entry: &str, arch: &str) -> Error {
@@ -107,14 +119,23 @@ impl Embedded {
 }
 
 impl Packed {
-    fn unpack(&self, entry: &str) -> Result<Image> {
+    fn unpack(&self, entry: &str, like: Option<&Image>) -> Result<Image> {
         let damaged = |what: &str| Error::Image {
             kernel: entry.to_owned(),
             reason: format!("the embedded {what} is damaged"),
         };
-        let ptx = miniz_oxide::inflate::decompress_to_vec(self.ptx).map_err(|_| damaged("PTX"))?;
-        let cubin =
-            miniz_oxide::inflate::decompress_to_vec(self.cubin).map_err(|_| damaged("machine code"))?;
+        let unpack = |packed: &[u8], like: Option<&[u8]>, what: &str| {
+            let mut bytes = miniz_oxide::inflate::decompress_to_vec(packed).map_err(|_| damaged(what))?;
+            if let Some(like) = like {
+                if like.len() != bytes.len() {
+                    return Err(damaged(what));
+                }
+                bytes.iter_mut().zip(like).for_each(|(byte, other)| *byte ^= other);
+            }
+            Ok(bytes)
+        };
+        let ptx = unpack(self.ptx, like.map(|like| like.ptx.as_bytes()), "PTX")?;
+        let cubin = unpack(self.cubin, like.and_then(|like| like.cubin.as_deref()), "machine code")?;
         let ptx = String::from_utf8(ptx).map_err(|_| damaged("PTX"))?;
         Ok(Image { ptx: ptx.into(), cubin: Some(cubin.into()) })
     }
@@ -124,15 +145,34 @@ impl Packed {
 mod tests {
     use super::*;
 
+    /// Images by their lines but for the lengths, and their contents.
+    fn file(images: &[(&str, &str, [&[u8]; 2])]) -> &'static [u8] {
+        let (mut index, mut blobs) = ("narrowgauge-images 2 13.0.88\n".to_owned(), Vec::new());
+        for (name, like, contents) in images {
+            let [ptx, cubin] = contents.map(|content| miniz_oxide::deflate::compress_to_vec(content, 8));
+            index += &format!("{name} {} {}{like}\n", ptx.len(), cubin.len());
+            blobs.extend([ptx, cubin].concat());
+        }
+        [index.as_bytes(), b"\n", &blobs].concat().leak()
+    }
+
     fn packed() -> &'static [u8] {
-        let (ptx, cubin) = (b".version 8.0".as_slice(), b"\x7fELF".as_slice());
-        let (ptx, cubin) =
-            (miniz_oxide::deflate::compress_to_vec(ptx, 8), miniz_oxide::deflate::compress_to_vec(cubin, 8));
-        let mut bytes =
-            format!("narrowgauge-images 1 13.0.88\nadd 90a {} {}\n\n", ptx.len(), cubin.len()).into_bytes();
-        bytes.extend(ptx);
-        bytes.extend(cubin);
-        bytes.leak()
+        file(&[("add 90a", "", [b".version 8.0", b"\x7fELF"])])
+    }
+
+    #[test]
+    fn an_image_like_another_is_their_difference() {
+        let add = ("add 90a", "", [b"a+b".as_slice(), b"\x7fELF"]);
+        let difference: [&[u8]; 2] = [&[0, b'+' ^ b'-', 0], &[0, 0, 0, b'F' ^ b'E']];
+        let images = Embedded::index(file(&[add, ("sub 90a", " add", difference)])).unwrap();
+        let image = images.find("sub", "90a").unwrap();
+        assert_eq!((&*image.ptx, image.cubin.as_deref()), ("a-b", Some(b"\x7fELE".as_slice())));
+        let short = Embedded::index(file(&[add, ("sub 90a", " add", [b"ab", b"\x7fELF"])])).unwrap();
+        assert!(matches!(short.find("sub", "90a"), Err(Error::Image { .. })));
+        for like in [" sub", " other", " neg"] {
+            let file = file(&[add, ("neg 90a", " add", difference), ("sub 90a", like, difference)]);
+            assert!(Embedded::index(file).is_none(), "{like}");
+        }
     }
 
     #[test]
