@@ -4,7 +4,7 @@
 
 mod gradient;
 
-use crate::{E4m3, bf16};
+use crate::bf16;
 
 pub use gradient::{AnyFp8, GradientProduct, gradient};
 
@@ -77,11 +77,11 @@ fn scale(value: &mut f64, error: &mut f64, factor: f32) {
 #[derive(Debug, Clone, Copy)]
 pub struct Fp8Product<'a> {
     /// Values of A, `[m, k]`.
-    pub a: &'a [E4m3],
+    pub a: &'a [AnyFp8],
     /// Scales of A, `[m, ceil(k / 128)]`.
     pub a_scales: &'a [f32],
     /// Values of B, `[n, k]`.
-    pub b: &'a [E4m3],
+    pub b: &'a [AnyFp8],
     /// Scales of B, `[ceil(n / 128), ceil(k / 128)]`.
     pub b_scales: &'a [f32],
     /// Extents (m, n, k).
@@ -181,9 +181,7 @@ pub fn fp8(product: &Fp8Product<'_>, rounding: Rounding) -> Expected {
 pub fn fp8_with(product: &Fp8Product<'_>, epilogue: &Epilogue<'_>, rounding: Rounding) -> Expected {
     let (m, n, k) = product.extents;
     let blocks = k.div_ceil(128);
-    let decode = |values: &[E4m3]| -> Vec<Factor> {
-        values.iter().map(|value| factor(f64::from(value.to_f32()), -6)).collect()
-    };
+    let decode = |values: &[AnyFp8]| -> Vec<Factor> { values.iter().map(|value| value.factor()).collect() };
     let (a, b) = (decode(product.a), decode(product.b));
     let mut expected = Expected { values: Vec::with_capacity(m * n), bounds: Vec::with_capacity(m * n) };
     for row in 0..m {
@@ -233,10 +231,11 @@ pub fn bf16_product(a: &[bf16], b: &[bf16], extents: (usize, usize, usize), roun
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::E4m3;
 
     #[test]
     fn a_small_product_by_hand() {
-        let value = |x: f32| E4m3::from_f32(x);
+        let value = |x: f32| AnyFp8::nearest(x, false);
         let a: Vec<_> = (0..256).map(|i| value(if i < 128 { 1.0 } else { 2.0 })).collect();
         let b = vec![value(0.5); 256];
         let product =
@@ -250,10 +249,10 @@ mod tests {
     #[test]
     fn the_bound_covers_a_cut_addend_and_no_more_than_a_few() {
         // 448·448 beside 2⁻⁹·2⁻⁹: the small product is lost entirely.
-        let mut a = vec![E4m3::ZERO; 32];
+        let mut a = vec![AnyFp8::E4m3(E4m3::ZERO); 32];
         let mut b = a.clone();
-        (a[0], b[0]) = (E4m3::MAX, E4m3::MAX);
-        (a[1], b[1]) = (E4m3::MIN_POSITIVE, E4m3::MIN_POSITIVE);
+        (a[0], b[0]) = (AnyFp8::E4m3(E4m3::MAX), AnyFp8::E4m3(E4m3::MAX));
+        (a[1], b[1]) = (AnyFp8::E4m3(E4m3::MIN_POSITIVE), AnyFp8::E4m3(E4m3::MIN_POSITIVE));
         let product = Fp8Product { a: &a, a_scales: &[1.0], b: &b, b_scales: &[1.0], extents: (1, 1, 32) };
         let expected = fp8(&product, Rounding::F32);
         let lost = 2f64.powi(-18);

@@ -200,7 +200,7 @@ impl<T: Operand> Problem<'_, T> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::dtype::E4m3;
+    use crate::gemm::reference::AnyFp8;
     use crate::verify::tensor_core::{bf16_element, fp8_element};
 
     const EXTENTS: (usize, usize, usize) = (3, 200, 300);
@@ -215,8 +215,10 @@ mod tests {
         let (m, n, k) = EXTENTS;
         for integers in [true, false] {
             let mut source = Source::new(3);
-            let a = Source::to_e4m3(&drawn(&mut source, m * k, integers));
-            let b = Source::to_e4m3(&drawn(&mut source, n * k, integers));
+            let mut codes = |len: usize, e5m2: bool| -> Vec<AnyFp8> {
+                drawn(&mut source, len, integers).iter().map(|x| AnyFp8::nearest(*x, e5m2)).collect()
+            };
+            let (a, b) = (codes(m * k, false), codes(n * k, !integers));
             let (a_scales, b_scales) = (source.powers(m * 3, -2, 2), source.powers(2 * 3, -2, 2));
             let product =
                 Fp8Product { a: &a, a_scales: &a_scales, b: &b, b_scales: &b_scales, extents: EXTENTS };
@@ -251,7 +253,7 @@ mod tests {
 
     #[test]
     fn zeros_are_projected_exactly() {
-        let zero = vec![E4m3::ZERO; 32];
+        let zero = vec![AnyFp8::nearest(0.0, false); 32];
         let product =
             Fp8Product { a: &zero, a_scales: &[1.0], b: &zero, b_scales: &[1.0], extents: (1, 1, 32) };
         assert_eq!(Projection { exact: false, ..EXACT }.check_fp8(&product, &[0.0]), Ok(2));

@@ -3,6 +3,7 @@
 use super::{FP8, device, fp8, offsets, under_every_schedule};
 use narrowgauge::gemm::plan::{Input, Output};
 use narrowgauge::gemm::{Fp8Gemm, MaskedFp8Gemm, Tile};
+use narrowgauge::verify::gemm::properties::Property;
 use narrowgauge::verify::gemm::{Form, Fp8Check, Rows, Values};
 use narrowgauge::{Fp8Blocks, Fp8Rows, ScaleLayout, bf16, verify};
 
@@ -18,14 +19,15 @@ fn bad_counts_are_masked_and_reported() {
         return;
     }
     let inputs = check.inputs();
+    let [a_codes, b_codes] = inputs.e4m3();
     let want = check.run::<bf16>(&device, &inputs).unwrap();
     let a = Fp8Rows::new(
-        device.tensor(&[3, 5, 64], &inputs.a).unwrap(),
+        device.tensor(&[3, 5, 64], &a_codes).unwrap(),
         device.tensor(&[3, 5, 1], &inputs.a_scales).unwrap(),
     )
     .unwrap();
     let b = Fp8Blocks::new(
-        device.tensor(&[3, 64, 64], &inputs.b).unwrap(),
+        device.tensor(&[3, 64, 64], &b_codes).unwrap(),
         device.tensor(&[3, 1, 1], &inputs.b_scales).unwrap(),
     )
     .unwrap();
@@ -137,4 +139,22 @@ fn every_form_with_every_kind_of_rows() {
         }
     }
     assert!(compared > 0);
+}
+
+/// Every kernel of other types than e4m3 by e4m3, in each of them; the properties of sums do not depend on the types.
+#[test]
+#[cfg_attr(not(ng_kernels), ignore = "needs compiled kernels: run cargo xtask setup")]
+fn every_pair_of_types_is_right_and_has_the_properties() {
+    let device = device();
+    let types = [[false, true], [true, false], [true, true]];
+    for (e5m2, property) in
+        types.into_iter().zip([Property::PowersOfTwo, Property::RowOrder, Property::ZeroBlocks])
+    {
+        let form = Form { e5m2, ..Form::PLAIN };
+        let check = Fp8Check { form, values: Values::Normal, ..fp8(Rows::Dense(66), 136, 656) };
+        check.check::<f32>(&device).unwrap();
+        check.holds::<bf16>(&device, property).unwrap();
+        let rows = Rows::Groups(&[1, 0, 66]);
+        Fp8Check { rows, values: Values::Integers, ..check }.check::<bf16>(&device).unwrap();
+    }
 }

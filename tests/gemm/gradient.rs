@@ -169,7 +169,8 @@ fn equal_scales_give_the_product_of_blocks() {
         let data = device.tensor(&[rows, k], values).unwrap();
         Fp8Rows::new(data, device.tensor(&[rows, 4], scales).unwrap()).unwrap()
     };
-    let (left, right) = (rows(&inputs.a, &inputs.a_scales, m), rows(&inputs.b, &fine, n));
+    let [a, b] = inputs.e4m3();
+    let (left, right) = (rows(&a, &inputs.a_scales, m), rows(&b, &fine, n));
     let out = device.zeros::<f32>(&[m, n]).unwrap();
     Fp8GradientGemm::new(&left, &right, &out).launch(&device.stream()).unwrap();
     let want = blocks.run::<f32>(&device, &inputs).unwrap();

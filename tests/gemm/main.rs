@@ -180,13 +180,14 @@ fn bad_offsets_are_masked_and_reported() {
     let sizes = [8, 4, 8];
     let check = fp8(Rows::Groups(&sizes), n, k);
     let inputs = check.inputs();
+    let [a_codes, b_codes] = inputs.e4m3();
     let a = Fp8Rows::new(
-        device.tensor(&[rows, k], &inputs.a).unwrap(),
+        device.tensor(&[rows, k], &a_codes).unwrap(),
         device.tensor(&[rows, 1], &inputs.a_scales).unwrap(),
     )
     .unwrap();
     let b = Fp8Blocks::new(
-        device.tensor(&[3, n, k], &inputs.b).unwrap(),
+        device.tensor(&[3, n, k], &b_codes).unwrap(),
         device.tensor(&[3, 1, 1], &inputs.b_scales).unwrap(),
     )
     .unwrap();

@@ -13,6 +13,19 @@ pub enum AnyFp8 {
 }
 
 impl AnyFp8 {
+    /// The nearest value of one of the types, ties to even.
+    pub fn nearest(value: f32, e5m2: bool) -> Self {
+        if e5m2 { Self::E5m2(E5m2::from_f32(value)) } else { Self::E4m3(E4m3::from_f32(value)) }
+    }
+
+    /// Other bits of the same type.
+    pub fn with_bits(self, bits: u8) -> Self {
+        match self {
+            AnyFp8::E4m3(_) => AnyFp8::E4m3(E4m3::from_bits(bits)),
+            AnyFp8::E5m2(_) => AnyFp8::E5m2(E5m2::from_bits(bits)),
+        }
+    }
+
     /// The exact value.
     pub fn to_f32(self) -> f32 {
         match self {
@@ -29,7 +42,7 @@ impl AnyFp8 {
         }
     }
 
-    fn factor(self) -> Factor {
+    pub(super) fn factor(self) -> Factor {
         let least = match self {
             AnyFp8::E4m3(_) => -6,
             AnyFp8::E5m2(_) => -14,

@@ -4,6 +4,7 @@ use super::lab::{Lab, is};
 use super::{Row, row};
 use crate::dtype::{E4m3, bf16};
 use crate::fp8::ScaleLayout;
+use crate::gemm::reference::AnyFp8;
 use crate::verify::gemm::{Form, Fp8Check, Fp8Inputs, Rows, Values};
 use crate::verify::{exact, norm, quant, within};
 
@@ -116,14 +117,14 @@ pub(super) fn rows() -> Vec<Row> {
         ]),
         row!(18, "FP8 data that is NaN", [
             Propagated "Fp8Gemm, a" |lab| {
-                reaches(lab, DENSE, |inputs| inputs.a[3 * 256 + 200] = E4m3::NAN, |row, _| row == 3, nan)
+                reaches(lab, DENSE, |inputs| inputs.a[3 * 256 + 200] = AnyFp8::E4m3(E4m3::NAN), |row, _| row == 3, nan)
             },
             Propagated "Fp8Gemm, b" |lab| {
-                let change = |inputs: &mut Fp8Inputs| inputs.b[66 * 256] = E4m3::from_bits(0xFF);
+                let change = |inputs: &mut Fp8Inputs| inputs.b[66 * 256] = AnyFp8::E4m3(E4m3::from_bits(0xFF));
                 reaches(lab, DENSE, change, |_, column| column == 66, nan)
             },
             Propagated "GroupedFp8Gemm, b" |lab| {
-                let change = |inputs: &mut Fp8Inputs| inputs.b[(2 * 200 + 131) * 256 + 1] = E4m3::NAN;
+                let change = |inputs: &mut Fp8Inputs| inputs.b[(2 * 200 + 131) * 256 + 1] = AnyFp8::E4m3(E4m3::NAN);
                 reaches(lab, GROUPED, change, |row, column| row >= 3 && column == 131, nan)
             },
         ]),

@@ -67,6 +67,7 @@ pub(super) fn mode(device: &Device, seed: u64, rows: Rows<'_>) -> Outcome {
     let full = Form {
         granularity: Granularity::Blocks,
         codes: [true, true],
+        e5m2: [false; 2],
         alpha: 0.5,
         bias: true,
         accumulate: true,
@@ -76,6 +77,34 @@ pub(super) fn mode(device: &Device, seed: u64, rows: Rows<'_>) -> Outcome {
         for form in [Form::PLAIN, full] {
             let values = Values::ALL[(turn + seed as usize) % 4];
             let check = Fp8Check { rows, n: 200, k: 400, form, values, seed, ..DENSE };
+            run(device, &mut all, &if output == Output::F16 { small(check) } else { check }, output)?;
+        }
+    }
+    Ok(all)
+}
+
+/// Every pair of 8-bit types, with every way that rows find weights, output, form and kind of values in turn.
+pub(super) fn types(device: &Device, seed: u64) -> Outcome {
+    let mut all = Evidence::default();
+    let rows =
+        [Rows::Dense(67), Rows::Groups(&[3, 0, 70]), Rows::Masked(&[2, 0, 65, 9], 65), Rows::Batched(3, 9)];
+    let forms = Form::covering();
+    for (index, e5m2) in [[false, true], [true, false], [true, true]].into_iter().enumerate() {
+        for (at, output) in OUTPUTS.into_iter().enumerate() {
+            let turn = 4 * index + at + seed as usize;
+            let form = match at {
+                0 => Form::PLAIN,
+                _ => forms[turn * 5 % forms.len()],
+            };
+            let check = Fp8Check {
+                rows: rows[(index + at) % rows.len()],
+                n: [136, 72][at % 2],
+                k: [400, 144, 1040][index],
+                values: Values::ALL[turn % 4],
+                form: Form { e5m2, ..form },
+                seed: seed ^ (turn as u64) << 8,
+                ..DENSE
+            };
             run(device, &mut all, &if output == Output::F16 { small(check) } else { check }, output)?;
         }
     }

@@ -3,13 +3,14 @@
 use super::super::surrounded::{Poison, Surrounded, bits};
 use super::super::tensor_core::{fp8_element, fp8_finish};
 use super::super::{Evidence, Source};
-use super::fp8_inputs::{A, B, Form, Fp8Inputs, Fp8Operands, Rows};
+use super::fp8_inputs::{Form, Fp8Inputs, Rows};
+use super::fp8_operands::{A, B, Fp8Operands, ScaledBlocks, ScaledRows};
 use super::{Checked, Sampling, Values, compare, compare_with_model, projection};
 use crate::card::Card;
 use crate::device::{Device, Stream};
 use crate::dtype::E4m3;
 use crate::error::Error;
-use crate::fp8::{Fp8Blocks, Fp8Rows, Scale, ScaleLayout};
+use crate::fp8::{Fp8, Fp8Blocks, Fp8Rows, Scale, ScaleLayout};
 use crate::gemm::plan::{Input, Output, Problem, plan};
 use crate::gemm::reference::{self, Epilogue, Expected, Fp8Product, Rounding};
 use crate::gemm::{
@@ -54,6 +55,8 @@ impl Fp8Check<'_> {
     pub fn is_possible(&self, output: Output) -> bool {
         let Self { form, n, k, .. } = *self;
         let problem = Problem {
+            a_e5m2: form.e5m2[0],
+            b_e5m2: form.e5m2[1],
             mode: self.rows.mode(),
             groups: self.rows.groups().max(1),
             accumulate: form.accumulate,
@@ -191,18 +194,37 @@ impl Fp8Check<'_> {
         device: &Device,
         power_of_two: bool,
     ) -> Result<PreparedGemm, Error> {
+        // Each pair of types is an instance of its own.
+        macro_rules! of_scales {
+            ($a:ident, $b:ident) => {
+                match ($a, $b) {
+                    (ScaledRows::F32(a), ScaledBlocks::F32(b)) => {
+                        self.prepared(operands, (a, b), out, device, power_of_two)
+                    }
+                    (ScaledRows::F32(a), ScaledBlocks::Codes(b)) => {
+                        self.prepared(operands, (a, b), out, device, power_of_two)
+                    }
+                    (ScaledRows::Codes(a), ScaledBlocks::F32(b)) => {
+                        self.prepared(operands, (a, b), out, device, power_of_two)
+                    }
+                    (ScaledRows::Codes(a), ScaledBlocks::Codes(b)) => {
+                        self.prepared(operands, (a, b), out, device, power_of_two)
+                    }
+                }
+            };
+        }
         match (&operands.a, &operands.b) {
-            (A::F32(a), B::F32(b)) => self.prepared(operands, (a, b), out, device, power_of_two),
-            (A::F32(a), B::Codes(b)) => self.prepared(operands, (a, b), out, device, power_of_two),
-            (A::Codes(a), B::F32(b)) => self.prepared(operands, (a, b), out, device, power_of_two),
-            (A::Codes(a), B::Codes(b)) => self.prepared(operands, (a, b), out, device, power_of_two),
+            (A::E4m3(_, a), B::E4m3(b)) => of_scales!(a, b),
+            (A::E4m3(_, a), B::E5m2(b)) => of_scales!(a, b),
+            (A::E5m2(_, a), B::E4m3(b)) => of_scales!(a, b),
+            (A::E5m2(_, a), B::E5m2(b)) => of_scales!(a, b),
         }
     }
 
-    fn prepared<SA: Scale, SB: Scale>(
+    fn prepared<TA: Fp8, SA: Scale, TB: Fp8, SB: Scale>(
         &self,
         operands: &Fp8Operands,
-        (a, b): (&Fp8Rows<E4m3, SA>, &Fp8Blocks<E4m3, SB>),
+        (a, b): (&Fp8Rows<TA, SA>, &Fp8Blocks<TB, SB>),
         out: &impl Fp8GemmOutput,
         device: &Device,
         power_of_two: bool,
@@ -334,7 +356,7 @@ impl Fp8Check<'_> {
                 })?;
             }
             // A projection knows of no epilogue.
-            if self.form != (Form { codes: self.form.codes, ..Form::PLAIN }) {
+            if self.form != (Form { codes: self.form.codes, e5m2: self.form.e5m2, ..Form::PLAIN }) {
                 continue;
             }
             evidence.projected +=

@@ -5,13 +5,15 @@ mod cases;
 mod forms;
 mod fp8_check;
 mod fp8_inputs;
+mod fp8_operands;
 mod gradient_check;
 pub mod properties;
 
 pub use bf16_check::{Bf16Check, Bf16Inputs};
 pub(super) use cases::{cases, large_cases};
 pub use fp8_check::Fp8Check;
-pub use fp8_inputs::{Form, Fp8Inputs, Fp8Operands, Granularity, Rows};
+pub use fp8_inputs::{Form, Fp8Inputs, Granularity, Rows};
+pub use fp8_operands::Fp8Operands;
 pub use gradient_check::{Depth, GradientCheck, GradientInputs};
 
 use super::projection::Projection;

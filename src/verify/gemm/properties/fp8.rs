@@ -2,9 +2,9 @@
 
 use super::{Property, blocks_in_order, close, columns_in_order, places, rows_in_order, widen};
 use crate::device::Device;
-use crate::dtype::E4m3;
 use crate::gemm::Tile;
 use crate::gemm::plan::{Input, Mode};
+use crate::gemm::reference::AnyFp8;
 use crate::verify::gemm::{Checked, Fp8Check, Fp8Inputs, Rows};
 use crate::verify::surrounded::{Place, Surrounded, text};
 use crate::verify::{Evidence, Source};
@@ -47,7 +47,7 @@ pub(super) fn holds<T: Checked + Default>(
             evidence.repeated("rows times powers of two", &widen(&again), &want)?;
         }
         Property::Negation => {
-            changed.a = inputs.a.iter().map(|x| E4m3::from_bits(x.to_bits() ^ 0x80)).collect();
+            changed.a = inputs.a.iter().map(|x| x.with_bits(x.to_bits() ^ 0x80)).collect();
             let again = check.run_counted::<T>(device, &changed, &mut evidence)?;
             let want: Vec<f32> = widen(&got).iter().map(|x| -x).collect();
             evidence.repeated("negated", &widen(&again), &want)?;
@@ -59,11 +59,12 @@ pub(super) fn holds<T: Checked + Default>(
             evidence.repeated("with a block of zeros", &again, &got)?;
         }
         Property::OneHot => {
-            changed.a.fill(E4m3::ZERO);
+            let [a_e5m2, _] = check.form.e5m2;
+            changed.a.fill(AnyFp8::nearest(0.0, a_e5m2));
             let mut want = Vec::new();
             for row in 0..m {
                 let at = source.below(k);
-                changed.a[row * k + at] = E4m3::ONE;
+                changed.a[row * k + at] = AnyFp8::nearest(1.0, a_e5m2);
                 for column in 0..n {
                     let block = at / 128;
                     let scale = inputs.a_scales[row * blocks + block]
@@ -90,7 +91,8 @@ pub(super) fn holds<T: Checked + Default>(
         Property::Linearity => {
             let mut other = inputs.clone();
             for (i, (left, right)) in changed.a.iter_mut().zip(&mut other.a).enumerate() {
-                *(if i % 3 == 0 { left } else { right }) = E4m3::ZERO;
+                let zeroed = if i % 3 == 0 { left } else { right };
+                *zeroed = zeroed.with_bits(0);
             }
             let parts = [&changed, &other];
             let mut want = vec![0.0; m * n];
@@ -169,8 +171,9 @@ fn with_zero_block<'a>(
     source: &mut Source,
 ) -> (Fp8Check<'a>, Fp8Inputs) {
     let (k, blocks) = (check.k, check.blocks());
-    let zeros = vec![E4m3::ZERO; 128];
-    let other = Source::to_e4m3(&source.normals(128, 1.0));
+    let [a_e5m2, b_e5m2] = check.form.e5m2;
+    let zeros = vec![AnyFp8::nearest(0.0, a_e5m2); 128];
+    let other: Vec<AnyFp8> = source.normals(128, 1.0).iter().map(|x| AnyFp8::nearest(*x, b_e5m2)).collect();
     let wide = Fp8Inputs {
         a: widened(&inputs.a, k, at * 128, &zeros),
         b: widened(&inputs.b, k, at * 128, &other),
