@@ -23,6 +23,7 @@ enum NgStatus : uint32_t {
     NG_STATUS_BAD_OFFSETS = 1u << 6,   // group offsets that decrease or leave the rows
     NG_STATUS_NAN_SCORE = 1u << 7,     // NaN among scores that were ranked
     NG_STATUS_UNROUTED = 1u << 8,      // a token that no expert takes
+    NG_STATUS_BAD_ROW = 1u << 9,       // an index of a row that a matrix does not have
 };
 
 // ---- quantisation, norms, vocabulary, routing, rotary embedding ----
@@ -190,7 +191,7 @@ struct NgFp8GemmParams {
     uint64_t a_scales;  // f32, or UE8M0 codes by `flags`; 0: all ones
     uint64_t b_scales;  // likewise
     uint64_t offsets;  // i32: [groups + 1] rows (contiguous) or K (k-grouped), or [groups] counts (masked)
-    uint64_t gather;  // i32 [rows]: the row of A for each row of the product; 0: the same row
+    uint64_t gather;  // i32 [rows of all groups]: the row of A for each row of the product; 0: the same row
     uint64_t out;
     uint64_t out_scales;  // f32, for an e4m3 output
     uint64_t column_scales;  // f32 [groups, n], or 0
@@ -218,7 +219,14 @@ struct NgFp8GemmParams {
     uint32_t mode;
     uint32_t out_type;
     uint32_t flags;
-    uint32_t reserved[11];
+    // With `gather`: an index names row 2 * index * gather_multiplier >> (32 + gather_shift) of A, which has a_rows; -1 and
+    // what A does not have stand for zeros.
+    uint32_t a_rows;
+    uint64_t a_data;
+    uint32_t a_row_stride;
+    uint32_t gather_multiplier;
+    uint32_t gather_shift;
+    uint32_t reserved[5];
 };
 static_assert(sizeof(NgFp8GemmParams) == 512 && __builtin_offsetof(NgFp8GemmParams, rows) == 440, "NgFp8GemmParams");
 

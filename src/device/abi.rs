@@ -36,6 +36,8 @@ pub const NG_STATUS_BAD_OFFSETS: u32 = 1 << 6;
 pub const NG_STATUS_NAN_SCORE: u32 = 1 << 7;
 /// A token that no expert takes.
 pub const NG_STATUS_UNROUTED: u32 = 1 << 8;
+/// An index of a row that a matrix does not have.
+pub const NG_STATUS_BAD_ROW: u32 = 1 << 9;
 
 /// A type without padding, which may be a field of a kernel's parameters.
 ///
@@ -229,7 +231,12 @@ pub(crate) struct NgFp8GemmParams {
     pub mode: u32,
     pub out_type: u32,
     pub flags: u32,
-    pub reserved: [u32; 11],
+    pub a_rows: u32,
+    pub a_data: u64,
+    pub a_row_stride: u32,
+    pub gather_multiplier: u32,
+    pub gather_shift: u32,
+    pub reserved: [u32; 5],
 }
 parameters!(NgFp8GemmParams, 512, {
     a: 0, b: 128, a_scales: 256, b_scales: 264, offsets: 272, gather: 280, out: 288, out_scales: 296,
@@ -238,7 +245,8 @@ parameters!(NgFp8GemmParams, 512, {
     b_scales_row_stride: 368, b_scales_block_stride: 376, out_batch_stride: 384, out_row_stride: 392,
     out_scales_row_stride: 400, out_scales_block_stride: 408, column_scales_group_stride: 416,
     bias_group_stride: 424, alpha: 432, clamp: 436, rows: 440, n: 444, k: 448, groups: 452, mode: 456,
-    out_type: 460, flags: 464, reserved: 468,
+    out_type: 460, flags: 464, a_rows: 468, a_data: 472, a_row_stride: 480, gather_multiplier: 484,
+    gather_shift: 488, reserved: 492,
 });
 
 /// Parameters of the bf16 products.

@@ -41,6 +41,8 @@ bits! {
     nan_score = NG_STATUS_NAN_SCORE, "NaN score";
     /// A token was taken by no expert.
     unrouted = NG_STATUS_UNROUTED, "unrouted token";
+    /// An index named a row that a matrix does not have.
+    bad_row = NG_STATUS_BAD_ROW, "row index out of range";
 }
 
 impl Status {

@@ -227,7 +227,12 @@ impl<'a, T: GemmOutput> Gradient<'a, T> {
                 | flag(self.accumulate, NG_GEMM_ACCUMULATE)
                 | flag(a.scales.are_codes(), NG_GEMM_A_SCALES_UE8M0)
                 | flag(b.scales.are_codes(), NG_GEMM_B_SCALES_UE8M0),
-            reserved: [0; 11],
+            a_rows: 0,
+            a_data: 0,
+            a_row_stride: 0,
+            gather_multiplier: 0,
+            gather_shift: 0,
+            reserved: [0; 5],
         };
         let launch = b.read_by(a.read_by(kernel(&plan, &params))).writes(*out);
         offsets.iter().fold(launch, |launch, offsets| launch.reads(offsets)).launch(stream)

@@ -256,7 +256,12 @@ impl Product {
                 | flag(a.scales.are_codes(), NG_GEMM_A_SCALES_UE8M0)
                 | flag(b.scales.are_codes(), NG_GEMM_B_SCALES_UE8M0)
                 | flag(options.power_of_two, NG_GEMM_SCALES_POWER_OF_TWO),
-            reserved: [0; 11],
+            a_rows: 0,
+            a_data: 0,
+            a_row_stride: 0,
+            gather_multiplier: 0,
+            gather_shift: 0,
+            reserved: [0; 5],
         };
         let mut launch = b.read_by(a.read_by(kernel(&plan, &params)));
         launch = self.groups.iter().fold(launch, KernelLaunch::reads);
