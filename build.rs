@@ -10,8 +10,10 @@ mod toolchain;
 mod variants;
 
 use compile::Image;
+use lzma_rust2::{Lzma2Options, Lzma2Writer};
 use std::env;
 use std::fs;
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -29,6 +31,7 @@ const SWITCHES: [&str; 9] = [
 
 fn main() -> ExitCode {
     println!("cargo::rustc-check-cfg=cfg(ng_kernels)");
+    println!("cargo::rustc-check-cfg=cfg(ng_bytes_only)");
     println!("cargo::rerun-if-changed=build.rs");
     println!("cargo::rerun-if-changed=build");
     // Setup touches kernels/variants when it finds or installs a compiler, so a build without kernels notices.
@@ -73,8 +76,7 @@ fn images(root: &Path, kernels: &Path, out: &Path) -> Result<Option<Vec<u8>>, St
         let cache = cache(out);
         let images = compile::all(&tools, kernels, &cache, &variants, jobs, &mut notes)?;
         notes.iter().for_each(|note| println!("cargo::warning={note}"));
-        let packed = pack(&tools.version, &images);
-        return Ok(Some(packed));
+        return pack(&tools.version, &variants, &images).map(Some);
     }
     notes.iter().for_each(|note| println!("cargo::warning={note}"));
     let prebuilt = root.join("prebuilt").join(format!("{key}.images"));
@@ -91,37 +93,50 @@ fn images(root: &Path, kernels: &Path, out: &Path) -> Result<Option<Vec<u8>>, St
     Ok(None)
 }
 
-/// One file of images: a line of text for the whole, one for each image, an empty one, then the compressed images. Of
-/// images as long as an earlier one, which are variants that differ in a few instructions, only what differs is kept: a
-/// fifth word of the line names the other.
-fn pack(compiler: &str, images: &[Image]) -> Vec<u8> {
-    let mut index = format!("narrowgauge-images 2 {compiler}\n");
-    let mut blobs = Vec::new();
-    let mut whole: Vec<&Image> = Vec::new();
-    for image in images {
-        let lengths = |image: &Image| (image.arch.clone(), image.ptx.len(), image.cubin.len());
-        let like = whole.iter().find(|other| lengths(other) == lengths(image));
-        let packed = |bytes: &[u8], other: Option<&[u8]>| {
-            let difference: Vec<u8> = match other {
-                Some(other) => bytes.iter().zip(other).map(|(a, b)| a ^ b).collect(),
-                None => bytes.to_vec(),
-            };
-            miniz_oxide::deflate::compress_to_vec(&difference, 8)
-        };
-        let ptx = packed(&image.ptx, like.map(|other| &other.ptx[..]));
-        let cubin = packed(&image.cubin, like.map(|other| &other.cubin[..]));
-        index += &format!("{} {} {} {}", image.entry, image.arch, ptx.len(), cubin.len());
-        match like {
-            Some(other) => index += &format!(" {}", other.entry),
-            None => whole.push(image),
+/// How far back a packed stream refers; `WINDOW` of `src/device/images.rs`.
+const WINDOW: u32 = 1 << 22;
+
+/// One file of images: a line of text for the whole, one for each group of images (`*` and the sizes of its two streams) and
+/// one for each image in it, an empty one, then the streams. The variants of a source are a group, and so are all
+/// kernels without siblings: what they have in common is stored once.
+fn pack(compiler: &str, variants: &[variants::Variant], images: &[Image]) -> Result<Vec<u8>, String> {
+    let siblings = |source: &str| variants.iter().filter(|variant| variant.source == source).count();
+    let mut groups: Vec<(&str, Vec<&Image>)> = Vec::new();
+    for (variant, image) in variants.iter().zip(images) {
+        let name = if siblings(&variant.source) > 1 { variant.source.as_str() } else { "" };
+        match groups.iter_mut().find(|(group, _)| *group == name) {
+            Some((_, members)) => members.push(image),
+            None => groups.push((name, vec![image])),
         }
-        index.push('\n');
-        blobs.extend([ptx, cubin]);
+    }
+    let mut index = format!("narrowgauge-images 3 {compiler}\n");
+    let mut streams = Vec::new();
+    for (_, members) in groups {
+        let ptx = compress(members.iter().flat_map(|image| &image.ptx).copied().collect())?;
+        let cubin = compress(members.iter().flat_map(|image| &image.cubin).copied().collect())?;
+        index += &format!("* {} {}\n", ptx.len(), cubin.len());
+        for image in members {
+            index += &format!("{} {} {} {}\n", image.entry, image.arch, image.ptx.len(), image.cubin.len());
+        }
+        streams.extend([ptx, cubin]);
     }
     index.push('\n');
     let mut packed = index.into_bytes();
-    blobs.iter().for_each(|blob| packed.extend_from_slice(blob));
-    packed
+    streams.iter().for_each(|stream| packed.extend_from_slice(stream));
+    Ok(packed)
+}
+
+/// What is shipped is packed well, which takes seconds; what is built at every change, fast.
+fn compress(bytes: Vec<u8>) -> Result<Vec<u8>, String> {
+    let release = env::var("PROFILE").is_ok_and(|profile| profile == "release");
+    let mut options = Lzma2Options::with_preset(if release { 6 } else { 1 });
+    options.lzma_options.dict_size = WINDOW;
+    let mut writer = Lzma2Writer::new(Vec::new(), options);
+    let packed = writer
+        .write_all(&bytes)
+        .map_err(|e| e.to_string())
+        .and_then(|()| writer.finish().map_err(|e| e.to_string()));
+    packed.map_err(|e| format!("images cannot be packed: {e}"))
 }
 
 /// A folder that all profiles of one target folder share.

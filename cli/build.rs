@@ -20,6 +20,10 @@ fn main() {
     println!("cargo::rerun-if-changed=build.rs");
     println!("cargo::rerun-if-changed=src/profile/tools.rs");
     println!("cargo::rustc-check-cfg=cfg(ng_disassembler)");
+    println!("cargo::rustc-check-cfg=cfg(ng_bytes_only)");
+    if std::env::var_os("CARGO_FEATURE_DEMO").is_some() {
+        println!("cargo::rustc-cfg=ng_bytes_only");
+    }
     for name in ["NVCC", "CUDA_HOME", "CUDA_PATH", "NARROWGAUGE_NO_NVCC"] {
         println!("cargo::rerun-if-env-changed={name}");
     }

@@ -1,22 +1,29 @@
 //! From text to token ids and back: the checkpoint's `tokenizer.json`, or plain bytes where the vocabulary is 256 and
-//! there is none.
+//! there is none. The bundle has no room for tokenizers and reads no `tokenizer.json` (`ng_bytes_only`).
 
 use std::path::Path;
 
+#[cfg(not(ng_bytes_only))]
 use tokenizers::Tokenizer;
 
 use super::failure::{Failure, Outcome, fail};
 
 pub enum Text {
+    #[cfg(not(ng_bytes_only))]
     Tokenizer(Box<Tokenizer>),
     Bytes,
-    /// Ids only: the checkpoint brings no tokenizer, and its vocabulary is not bytes.
+    /// Ids only: the checkpoint brings no tokenizer that this build reads, and its vocabulary is not bytes.
     None,
 }
 
 impl Text {
     pub fn load(directory: &Path, vocab: usize) -> Outcome<Text> {
         let path = directory.join("tokenizer.json");
+        #[cfg(ng_bytes_only)]
+        if path.exists() {
+            return Ok(Text::None);
+        }
+        #[cfg(not(ng_bytes_only))]
         if path.exists() {
             return match Tokenizer::from_file(&path) {
                 Ok(tokenizer) => Ok(Text::Tokenizer(Box::new(tokenizer))),
@@ -28,17 +35,21 @@ impl Text {
 
     pub fn encode(&self, prompt: &str) -> Outcome<Vec<u32>> {
         match self {
+            #[cfg(not(ng_bytes_only))]
             Text::Tokenizer(tokenizer) => {
                 let encoding = tokenizer.encode(prompt, true).map_err(Failure::new)?;
                 Ok(encoding.get_ids().to_vec())
             }
             Text::Bytes => Ok(prompt.bytes().map(u32::from).collect()),
-            Text::None => fail!("no tokenizer.json, and the vocabulary is not bytes: give --prompt-ids"),
+            Text::None => fail!(
+                "no tokenizer.json that is read here, and the vocabulary is not bytes: give --prompt-ids"
+            ),
         }
     }
 
     pub fn decode(&self, ids: &[u32]) -> Option<String> {
         match self {
+            #[cfg(not(ng_bytes_only))]
             Text::Tokenizer(tokenizer) => tokenizer.decode(ids, false).ok(),
             Text::Bytes => {
                 let bytes: Vec<u8> = ids.iter().map(|id| *id as u8).collect();
@@ -101,6 +112,7 @@ mod tests {
         assert!(Text::None.encode("a").is_err());
     }
 
+    #[cfg(not(ng_bytes_only))]
     #[test]
     fn a_tokenizer_file_is_used() {
         let directory = std::env::temp_dir().join(format!("narrowgauge-tokenizer-{}", std::process::id()));

@@ -87,15 +87,15 @@ impl Executor {
 
     /// Finds the kernel, and parses it when it is new.
     pub(super) fn prepare(&self, launch: &KernelLaunch<'_>, arch: &str) -> Result<Prepared> {
-        let image = images::find(launch.entry, arch)?;
+        let ptx = images::find_ptx(launch.entry, arch)?;
         let mut modules = lock(&self.modules);
         let module = match modules.get(launch.entry) {
-            Some(parsed) if parsed.ptx == image.ptx => parsed.module.clone(),
+            Some(parsed) if parsed.ptx == ptx => parsed.module.clone(),
             _ => {
-                let parsed = sim::Module::parse(&image.ptx)
+                let parsed = sim::Module::parse(&ptx)
                     .map_err(|e| Error::Image { kernel: launch.entry.to_owned(), reason: e.to_string() })?;
                 let module = Arc::new(parsed);
-                let parsed = Parsed { ptx: image.ptx, module: module.clone() };
+                let parsed = Parsed { ptx, module: module.clone() };
                 modules.insert(launch.entry.to_owned(), parsed);
                 module
             }

@@ -33,13 +33,13 @@ impl Executor {
     }
 
     fn load(&self, entry: &str, arch: &str) -> Result<Function> {
-        let image = images::find(entry, arch)?;
+        let code = images::find_code(entry, arch)?;
         let failed = |reason: String| Error::Image { kernel: entry.to_owned(), reason };
         let text;
-        let data: *const c_void = match &image.cubin {
-            Some(cubin) => cubin.as_ptr().cast(),
-            None => {
-                text = CString::new(&*image.ptx).map_err(|_| failed("the PTX holds a zero".into()))?;
+        let data: *const c_void = match &code {
+            images::Code::Cubin(cubin) => cubin.as_ptr().cast(),
+            images::Code::Ptx(ptx) => {
+                text = CString::new(&**ptx).map_err(|_| failed("the PTX holds a zero".into()))?;
                 text.as_ptr().cast()
             }
         };
