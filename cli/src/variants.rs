@@ -73,7 +73,7 @@ fn measure() -> Result<Vec<Row>, String> {
             let resources = code::resources(&cubin, kernel).map_err(failed)?;
             let machine = code::machine_code(&cubin, kernel).map_err(failed)?;
             let (sass, ffma) = per_k_block(&machine, tile).map_err(failed)?;
-            let stage = (tile.rows() * tile.columns() * tile.k_per_stage()) as f64;
+            let stage = (tile.rows() * tile.weight_rows() * tile.k_per_stage()) as f64;
             rows.push(Row {
                 kernel: kernel.to_owned(),
                 tile_m: tile.rows(),
@@ -123,8 +123,8 @@ fn per_k_block(machine: &MachineCode, tile: Tile) -> Result<(f64, f64), String> 
     let loops = machine.loops.iter().filter(|found| products(found) > 0);
     let best = loops.min_by(|a, b| each(a).total_cmp(&each(b))).ok_or("no loop of it multiplies")?;
     // Four steps of 32 bytes of K for each 64 rows of a warpgroup.
-    let waves =
-        (if tile.swapped() { tile.columns() } else { tile.rows() }).div_ceil(64 * tile.warpgroups()).max(1);
+    let side = if tile.swapped() { tile.columns() } else { tile.rows() };
+    let waves = side.div_ceil(64 * tile.warpgroups()).max(1) * tile.weight_rows() / tile.columns();
     let stages = products(best) as f64 / (4 * waves) as f64;
     let ffma =
         best.opcodes.get("FFMA").copied().unwrap_or(0) + 2 * best.opcodes.get("FFMA2").copied().unwrap_or(0);

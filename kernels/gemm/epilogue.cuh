@@ -15,6 +15,7 @@
 #include "tile/groups.cuh"
 #include "tile/quantize.cuh"
 #include "tile/rows.cuh"
+#include "tile/swiglu.cuh"
 #include "tile/swizzle.cuh"
 
 namespace ng::gemm {
@@ -31,35 +32,9 @@ struct Epilogue {
     __device__ __forceinline__ void run(float (&sum)[N / 2], const tile::Tile& tile, uint32_t first_row) const {
         const uint32_t row = first_row + lane / 4;
         const uint32_t column = tile.column + lane % 4 * 2;
-        const bool exists[2] = {row < tile.row_end, row + 8 < tile.row_end};
-        if (p.alpha != 1.0f) {
-#pragma unroll
-            for (float& value : sum) value = __fmul_rn(value, p.alpha);
-        }
-        if (p.column_scales != 0) {
-            const int64_t first = tile.group * p.column_scales_group_stride + column;
-            with_columns(tile::pointer<const float>(p.column_scales) + first, p.n - column, [&](int i, float a, float b) {
-                sum[i] = __fmul_rn(sum[i], a);
-                sum[i + 1] = __fmul_rn(sum[i + 1], b);
-                sum[i + 2] = __fmul_rn(sum[i + 2], a);
-                sum[i + 3] = __fmul_rn(sum[i + 3], b);
-            });
-        }
-        if (p.bias != 0) {
-            const int64_t first = tile.group * p.bias_group_stride + column;
-            with_columns(tile::pointer<const float>(p.bias) + first, p.n - column, [&](int i, float a, float b) {
-                sum[i] = __fadd_rn(sum[i], a);
-                sum[i + 1] = __fadd_rn(sum[i + 1], b);
-                sum[i + 2] = __fadd_rn(sum[i + 2], a);
-                sum[i + 3] = __fadd_rn(sum[i + 3], b);
-            });
-        }
-        float weight[2] = {1.0f, 1.0f};
-        if (p.row_weights != 0) {
-            const float* const weights = tile::pointer<const float>(p.row_weights) + line(tile, row);
-            if (exists[0]) weight[0] = weights[0];
-            if (exists[1]) weight[1] = weights[8];
-        }
+        finish(sum, tile, column);
+        float weight[2];
+        load_weights(weight, tile, row);
         const int64_t element = tile.batch * p.out_batch_stride + first_row * p.out_row_stride + tile.column;
         const uint32_t rows = tile.rows_from(first_row, 16);
         const uint32_t columns = p.n - tile.column;
@@ -72,7 +47,59 @@ struct Epilogue {
         }
     }
 
+    // The same with two sides: SwiGLU of `gate`, the first p.n rows of the weights, and `up`, the p.n rows behind them, to
+    // e4m3. What comes before row weights is done to both.
+    __device__ __forceinline__ void run_swiglu(float (&gate)[N / 2], float (&up)[N / 2], const tile::Tile& tile,
+                                               uint32_t first_row) const {
+        const uint32_t row = first_row + lane / 4;
+        const uint32_t column = tile.column + lane % 4 * 2;
+        finish(gate, tile, column);
+        finish(up, tile, column, p.n);
+#pragma unroll
+        for (int i = 0; i < N / 2; ++i) gate[i] = tile::swiglu(gate[i], up[i], p.clamp);
+        float weight[2];
+        load_weights(weight, tile, row);
+        const int64_t element = tile.batch * p.out_batch_stride + first_row * p.out_row_stride + tile.column;
+        store_e4m3(gate, weight, tile, row, element, tile.rows_from(first_row, 16), p.n - tile.column);
+    }
+
 private:
+    // Alpha, column scales and bias. `column` is the thread's first of the output, `side` how far behind it the weights'
+    // row is.
+    __device__ __forceinline__ void finish(float (&sum)[N / 2], const tile::Tile& tile, uint32_t column, uint32_t side = 0) const {
+        if (p.alpha != 1.0f) {
+#pragma unroll
+            for (float& value : sum) value = __fmul_rn(value, p.alpha);
+        }
+        if (p.column_scales != 0) {
+            const int64_t first = tile.group * p.column_scales_group_stride + column + side;
+            with_columns(tile::pointer<const float>(p.column_scales) + first, p.n - column, [&](int i, float a, float b) {
+                sum[i] = __fmul_rn(sum[i], a);
+                sum[i + 1] = __fmul_rn(sum[i + 1], b);
+                sum[i + 2] = __fmul_rn(sum[i + 2], a);
+                sum[i + 3] = __fmul_rn(sum[i + 3], b);
+            });
+        }
+        if (p.bias != 0) {
+            const int64_t first = tile.group * p.bias_group_stride + column + side;
+            with_columns(tile::pointer<const float>(p.bias) + first, p.n - column, [&](int i, float a, float b) {
+                sum[i] = __fadd_rn(sum[i], a);
+                sum[i + 1] = __fadd_rn(sum[i + 1], b);
+                sum[i + 2] = __fadd_rn(sum[i + 2], a);
+                sum[i + 3] = __fadd_rn(sum[i + 3], b);
+            });
+        }
+    }
+
+    // Of the thread's two rows.
+    __device__ __forceinline__ void load_weights(float (&weight)[2], const tile::Tile& tile, uint32_t row) const {
+        weight[0] = weight[1] = 1.0f;
+        if (p.row_weights == 0) return;
+        const float* const weights = tile::pointer<const float>(p.row_weights) + line(tile, row);
+        if (row < tile.row_end) weight[0] = weights[0];
+        if (row + 8 < tile.row_end) weight[1] = weights[8];
+    }
+
     // Counts the rows of all batches.
     __device__ __forceinline__ int64_t line(const tile::Tile& tile, uint32_t row) const {
         return static_cast<int64_t>(tile.batch) * p.rows + row;

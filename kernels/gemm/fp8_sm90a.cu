@@ -8,9 +8,12 @@
 // cluster of two blocks takes two tiles that follow each other along M: each copies half of their common B into both.
 // Both go through the same k-blocks in the same stages, also when one of them has no rows; then the other copies B alone.
 //
+// With two sides (SWIGLU) a tile is BM rows by BN columns of gates and the same columns of ups, BM = 128: B has the N rows
+// of gates first and those of ups behind them, and the output is SwiGLU of both sums, quantised.
+//
 // Variants: BM (64, 128 or 256 rows), BN (64 or 128 columns; it divides 128, so a tile has one B scale per k-block),
-// STAGES, BLOCKS (per multiprocessor), CLUSTER (1 or 2), A_E5M2 and B_E5M2 (e4m3 where they are not given), and of the
-// launch THREADS, SHARED and GROUP_BYTES.
+// STAGES, BLOCKS (per multiprocessor), CLUSTER (1 or 2), SWIGLU, A_E5M2 and B_E5M2 (0, and e4m3, where they are not
+// given), and of the launch THREADS, SHARED and GROUP_BYTES.
 #include "abi.h"
 #include "gemm/epilogue.cuh"
 #include "gemm/main_loop.cuh"
@@ -27,6 +30,9 @@
 #ifndef A_E5M2
 #define A_E5M2 0
 #endif
+#ifndef SWIGLU
+#define SWIGLU 0
+#endif
 #ifndef B_E5M2
 #define B_E5M2 0
 #endif
@@ -35,11 +41,14 @@ using namespace ng;
 
 namespace {
 
-using Loop = gemm::MainLoop<BM, BN, STAGES, CLUSTER, A_E5M2, B_E5M2>;
+constexpr uint32_t kSides = SWIGLU ? 2 : 1;
+// Two waves of a warpgroup leave few registers to the others.
+constexpr bool kTall = BM * kSides == 256;
+using Loop = gemm::MainLoop<BM, BN, STAGES, CLUSTER, A_E5M2, B_E5M2, kSides>;
 // Two blocks of 64 rows share a multiprocessor's memory.
 constexpr uint32_t kPieceRow = BM == 64 ? 64 : 128;
 using Epilogue = gemm::Epilogue<BN, kPieceRow>;
-using Products = gemm::ScaleProducts<BM>;
+using Products = gemm::ScaleProducts<BM, kSides>;
 using Pipeline = tile::Pipeline<STAGES>;
 // A cluster's tiles follow each other along M.
 using Work = tile::Work<BM * CLUSTER, BN, (BM * CLUSTER >= 256 ? 8 : 16)>;
@@ -52,11 +61,11 @@ constexpr uint32_t kShareBytes = kShareRows * kBlockK;
 constexpr uint32_t kMathWarps = Loop::kWarpgroups * 4;
 constexpr uint32_t kThreads = (1 + Loop::kWarpgroups) * tile::kWarpgroup;
 // Registers move from the producer to the math warps; the sum stays what the block was launched with.
-constexpr int kProducerRegisters = BM == 256 ? 40 : 56;
-constexpr int kMathRegisters = BM == 256 ? 232 : BM == 64 ? 200 : 224;
+constexpr int kProducerRegisters = kTall ? 40 : 56;
+constexpr int kMathRegisters = kTall ? 232 : BM == 64 ? 200 : 224;
 
 // Of scales in registers. The k-blocks of tall tiles last so long that three hide a load.
-constexpr int kDepth = BM == 256 ? 1 : 2;
+constexpr int kDepth = kTall ? 1 : 2;
 
 // Shared memory, from its start.
 constexpr uint32_t kPiecesAt = STAGES * Loop::kBytesStage;
@@ -104,12 +113,18 @@ __device__ __forceinline__ void copy_tiles(const NgFp8GemmParams& p, const Pipel
                 }
             }
             if (shared) {
-                ptx::tma_load_3d_multicast(b + walk.rank() * kShareBytes, &p.b, full, k,
-                                           tile.column + walk.rank() * kShareRows, tile.group, (1 << CLUSTER) - 1);
+#pragma unroll
+                for (uint32_t side = 0; side < kSides; ++side) {
+                    const uint32_t share = side * CLUSTER + walk.rank();
+                    ptx::tma_load_3d_multicast(b + share * kShareBytes, &p.b, full, k,
+                                               tile.column + side * p.n + walk.rank() * kShareRows, tile.group,
+                                               (1 << CLUSTER) - 1);
+                }
             } else if (copies_b) {
 #pragma unroll
-                for (uint32_t share = 0; share < CLUSTER; ++share) {
-                    ptx::tma_load_3d(b + share * kShareBytes, &p.b, full, k, tile.column + share * kShareRows, tile.group);
+                for (uint32_t share = 0; share < kSides * CLUSTER; ++share) {
+                    ptx::tma_load_3d(b + share * kShareBytes, &p.b, full, k,
+                                     tile.column + share / CLUSTER * p.n + share % CLUSTER * kShareRows, tile.group);
                 }
             }
         }
@@ -131,7 +146,7 @@ __device__ __forceinline__ void write_products(const NgFp8GemmParams& p, const P
                         p.a_scales_row_stride, tile.rows_from(tile.row, BM), b_scales,
                         tile.group * p.b_scales_group_stride + tile.column / 128 * p.b_scales_row_stride +
                             block * p.b_scales_block_stride,
-                        0, 1);
+                        kSides == 1 ? 0 : p.n / 128 * p.b_scales_row_stride, kSides);
         },
         [&](const Products& values, uint32_t stage) {
             values.store(a_scales, b_scales, products + stage * Products::kFloats);
@@ -174,9 +189,10 @@ extern "C" __global__ void __launch_bounds__(kThreads, BLOCKS) NG_ENTRY(const __
         while (notices.wait()) {
             uint32_t waves = 0;
 #pragma unroll
-            for (int wave = 0; wave < Loop::kWaves; ++wave) {
-                waves += notices.has_row(warpgroup * 64 + wave * 64 * Loop::kWarpgroups);
+            for (int part = 0; part < Loop::kParts; ++part) {
+                waves += notices.has_row(warpgroup * 64 + part * 64 * Loop::kWarpgroups);
             }
+            waves *= kSides;
             Loop::Sums sums;
             loop.run(sums, (p.k + kBlockK - 1) / kBlockK, waves);
             const tile::Tile tile = notices.tile();
@@ -185,14 +201,19 @@ extern "C" __global__ void __launch_bounds__(kThreads, BLOCKS) NG_ENTRY(const __
             ptx::pin_registers(thread);
             const uint32_t warp = thread[0] / 32 - 4;
             const Epilogue epilogue{p, shared + kPiecesAt + warp * Epilogue::kBytes, thread[0] % 32};
-            // One epilogue in the code, however many parts.
+            uint32_t row = tile.row + warpgroup * 64 + warp % 4 * 16;
+            if constexpr (kSides == 2) {
+                if (ptx::any(row < tile.row_end)) epilogue.run_swiglu(sums[0], sums[1], tile, row);
+            } else {
+                // One epilogue in the code, however many parts.
 #pragma unroll 1
-            for (uint32_t row = tile.row + warpgroup * 64 + warp % 4 * 16; waves != 0; --waves, row += 64 * Loop::kWarpgroups) {
-                if (ptx::any(row < tile.row_end)) epilogue.run(sums[0], tile, row);
+                for (; waves != 0; --waves, row += 64 * Loop::kWarpgroups) {
+                    if (ptx::any(row < tile.row_end)) epilogue.run(sums[0], tile, row);
 #pragma unroll
-                for (int wave = 1; wave < Loop::kWaves; ++wave) {
+                    for (int wave = 1; wave < Loop::kWaves; ++wave) {
 #pragma unroll
-                    for (int i = 0; i < BN / 2; ++i) sums[wave - 1][i] = sums[wave][i];
+                        for (int i = 0; i < BN / 2; ++i) sums[wave - 1][i] = sums[wave][i];
+                    }
                 }
             }
             notices.release();

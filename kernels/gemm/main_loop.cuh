@@ -15,14 +15,18 @@
 
 namespace ng::gemm {
 
-// A stage: Rows x 128 bytes of A, then Columns x 128 bytes of B; its products of scales stand elsewhere.
-template <int Rows, int Columns, int Stages, int Cluster, bool AE5m2, bool BE5m2>
+// A stage: Rows x 128 bytes of A, then Columns x 128 bytes of each of Sides parts of B; its products of scales stand
+// elsewhere. With two sides a thread holds the sums of an element of each at the same index of two waves.
+template <int Rows, int Columns, int Stages, int Cluster, bool AE5m2, bool BE5m2, int Sides = 1>
 struct MainLoop {
     static constexpr int kWarpgroups = Rows >= 128 ? 2 : 1;
     // A warpgroup's 64-row parts, which lie 64 * kWarpgroups rows apart.
-    static constexpr int kWaves = Rows / 64 / kWarpgroups;
+    static constexpr int kParts = Rows / 64 / kWarpgroups;
+    // What it multiplies one after the other in a k-block: parts, or sides.
+    static constexpr int kWaves = kParts * Sides;
     static constexpr uint32_t kBytesA = Rows * 128;
-    static constexpr uint32_t kBytesStage = kBytesA + Columns * 128;
+    static constexpr uint32_t kBytesStage = kBytesA + Sides * Columns * 128;
+    static_assert(kParts == 1 || Sides == 1, "waves go over one of them");
     using Sums = float[kWaves][Columns / 2];
 
     tile::Pipeline<Stages> pipeline;
@@ -44,7 +48,7 @@ struct MainLoop {
         released = Cluster == 1 ? pipeline.empty(0) : ptx::cluster_address(pipeline.empty(0), lane % Cluster);
     }
 
-    // One tile. `waves` of this warpgroup have rows.
+    // One tile. `waves` of this warpgroup have rows; with two sides none or both.
     __device__ __forceinline__ void run(Sums& sums, uint32_t k_blocks, uint32_t waves) {
 #pragma unroll
         for (int wave = 0; wave < kWaves; ++wave) {
@@ -59,10 +63,12 @@ struct MainLoop {
             }
             return;
         }
-        if (waves < kWaves) {
+        if constexpr (Sides == 1) {
+            if (waves < kWaves) {
 #pragma unroll 1
-            for (; left != 0; --left, at.advance()) k_block<1>(sums, at.stage);
-            return;
+                for (; left != 0; --left, at.advance()) k_block<1>(sums, at.stage);
+                return;
+            }
         }
 #pragma unroll 1
         while (left != 0) {
@@ -83,6 +89,10 @@ struct MainLoop {
     }
 
 private:
+    static constexpr uint32_t kScalesApart = Sides == 1 ? 64 * kWarpgroups : Rows;
+    static constexpr uint32_t kWaveBytesA = Sides == 1 ? 64 * kWarpgroups * 128 : 0;
+    static constexpr uint32_t kWaveBytesB = Sides == 1 ? 0 : Columns * 128;
+
     __device__ __forceinline__ void release(uint32_t stage) const {
         ptx::warp_barrier();
         if (!releases) return;
@@ -99,7 +109,7 @@ private:
         float2 scales[Waves];
 #pragma unroll
         for (int wave = 0; wave < Waves; ++wave) {
-            scales[wave] = *reinterpret_cast<const float2*>(products + stage * Rows + wave * 64 * kWarpgroups);
+            scales[wave] = *reinterpret_cast<const float2*>(products + stage * (Rows * Sides) + wave * kScalesApart);
         }
         // Descriptors are made where they are used: kept for every stage, they would fill the register file.
         uint32_t starts[2] = {a, b};
@@ -112,9 +122,9 @@ private:
             ptx::wgmma_fence();
 #pragma unroll
             for (int k = 0; k < 4; ++k) {
-                ptx::wgmma_fp8<Columns, AE5m2, BE5m2>(
-                    product, tile::descriptor_advance(a_stage, wave * 64 * kWarpgroups * 128 + k * 32),
-                    tile::descriptor_advance(b_stage, k * 32), k != 0);
+                ptx::wgmma_fp8<Columns, AE5m2, BE5m2>(product,
+                                                      tile::descriptor_advance(a_stage, wave * kWaveBytesA + k * 32),
+                                                      tile::descriptor_advance(b_stage, wave * kWaveBytesB + k * 32), k != 0);
             }
             ptx::wgmma_commit_group();
             ptx::wgmma_wait_group<0>();

@@ -16,6 +16,13 @@ __device__ __forceinline__ float reciprocal(float value) {
     return result;
 }
 
+// 1 ulp, and no branch.
+__device__ __forceinline__ float reciprocal_approximate(float value) {
+    float result;
+    asm("rcp.approx.f32 %0, %1;" : "=f"(result) : "f"(value));
+    return result;
+}
+
 __device__ __forceinline__ float square_root(float value) {
     float result;
     asm("sqrt.rn.f32 %0, %1;" : "=f"(result) : "f"(value));

@@ -3,6 +3,7 @@
 #include "ptx/grid.cuh"
 #include "tile/quantize.cuh"
 #include "tile/rows.cuh"
+#include "tile/swiglu.cuh"
 
 using namespace ng;
 
@@ -27,7 +28,7 @@ extern "C" __global__ void NG_ENTRY(const __grid_constant__ NgSwigluQuantizePara
         tile::load_bf16x8(gate_row, first, readable, p.vectorised, gate);
         tile::load_bf16x8(up_row, first, readable, p.vectorised, up);
 #pragma unroll
-        for (int i = 0; i < 8; ++i) gate[i] = ptx::divide(gate[i], 1.0f + expf(-gate[i])) * up[i];
+        for (int i = 0; i < 8; ++i) gate[i] = tile::swiglu(gate[i], up[i]);
         const float scale = tile::group_scale(gate, p.power_of_two);
         uint16_t codes[4];
         tile::encode(gate, scale, codes);

@@ -100,6 +100,8 @@ const LATENCY: f64 = 1000.0;
 const LAUNCH_US: f64 = 2.0;
 /// Cycles of an epilogue before and after its stores: barriers and the way to L2. An estimate.
 const STORE_LATENCY: f64 = 400.0;
+/// Instructions of a lane for each output of SwiGLU and its quantisation. From the machine code.
+const SWIGLU: f64 = 40.0;
 /// Cycles of the two cluster barriers around a reduction, and bytes a cycle between the multiprocessors of a cluster.
 /// Estimates.
 const CLUSTER_BARRIERS: f64 = 500.0;
@@ -190,7 +192,8 @@ impl<'a> Rates<'a> {
         let stage_k = problem.input.k_per_stage() as f64;
         let scales = if element == 1.0 { 1.0 + 4.0 / 128.0 } else { 1.0 };
         let out = rows * n * problem.output.bytes() as f64 * if problem.accumulate { 2.0 } else { 1.0 };
-        let b_bytes = if grouped_k { n * k * element * scales } else { groups * n * k * element };
+        let sides = problem.sides() as f64;
+        let b_bytes = if grouped_k { n * k * element * scales } else { sides * groups * n * k * element };
         Self {
             card,
             hbm: card.memory_gbps * HBM_SHARE / card.clock_ghz,
@@ -200,7 +203,7 @@ impl<'a> Rates<'a> {
             launch: LAUNCH_US * 1e3 * card.clock_ghz,
             rows,
             groups,
-            macs: rows * n * per_tile_k,
+            macs: sides * rows * n * per_tile_k,
             k_blocks: (per_tile_k / stage_k).ceil(),
             a_bytes: if grouped_k { m * k } else { rows * k } * element * scales,
             other_bytes: b_bytes + out,
@@ -229,6 +232,8 @@ impl<'a> Rates<'a> {
     pub(crate) fn terms(&self, problem: &Problem, candidate: &Candidate) -> Terms {
         let shape = candidate.tile.shape();
         let (height, width) = (shape.rows as f64, shape.columns as f64);
+        // Of weights.
+        let across = width * problem.sides() as f64;
         let (split, cluster) = (f64::from(candidate.split), shape.cluster as f64);
         let resident = shape.blocks_per_sm as f64;
         let warpgroups = f64::from(candidate.variant.consumers());
@@ -237,14 +242,14 @@ impl<'a> Rates<'a> {
         // One stage of one block.
         let stage = STAGE_BYTES as f64;
         let k_elements = problem.input.k_per_stage() as f64;
-        let tensor = height * width * k_elements / self.tensor;
-        let loaded = (height + width) * stage;
+        let tensor = height * across * k_elements / self.tensor;
+        let loaded = (height + across) * stage;
         // wgmma takes rows by 64, and reads as much as a stage holds.
-        let read = if shape.source.swapped { loaded } else { (height.max(64.0) + width) * stage };
+        let read = if shape.source.swapped { loaded } else { (height.max(64.0) + across) * stage };
         let fill = (loaded + read) / SHARED;
-        let requested = (height + width / cluster) * stage;
+        let requested = (height + across / cluster) * stage;
         let in_flight = shape.stages as f64 * loaded / LATENCY;
-        let promotion = if self.promotes { height * width / FLOAT_LANES } else { 0.0 };
+        let promotion = if self.promotes { height * across / FLOAT_LANES } else { 0.0 };
         let issue = promotion + warpgroups * LOOP_OVERHEAD;
         // A warpgroup by itself: its products, then its sums, unless it keeps two sets of them.
         let chain = if shape.source.overlapped {
@@ -284,12 +289,13 @@ impl<'a> Rates<'a> {
 
         let accumulate = if problem.accumulate { 2.0 } else { 1.0 };
         let stored = height * width * problem.output.bytes() as f64 * accumulate / split;
-        let one = stored / L2_PER_SM + height * width / FLOAT_LANES + STORE_LATENCY;
+        let each = if problem.swiglu { SWIGLU / split } else { 1.0 };
+        let one = stored / L2_PER_SM + each * height * width / FLOAT_LANES + STORE_LATENCY;
         // Another block's products hide it.
         let hidden = resident > 1.0 || shape.source.overlapped;
         let epilogue = if hidden { one } else { one * most };
         let reduction = if candidate.split > 1 {
-            CLUSTER_BARRIERS + height * width * 4.0 / CLUSTER_BYTES * (split - 1.0) / split
+            CLUSTER_BARRIERS + height * across * 4.0 / CLUSTER_BYTES * (split - 1.0) / split
         } else {
             0.0
         };

@@ -66,7 +66,7 @@ pub struct MaskedFp8Gemm(Product);
 #[non_exhaustive]
 pub struct BatchedFp8Gemm(Product);
 
-fn product<A: Fp8, SA: Scale, B: Fp8, SB: Scale>(
+pub(super) fn product<A: Fp8, SA: Scale, B: Fp8, SB: Scale>(
     name: &'static str,
     mode: Mode,
     a: &Fp8Rows<A, SA>,
@@ -75,7 +75,7 @@ fn product<A: Fp8, SA: Scale, B: Fp8, SB: Scale>(
     out: &impl Fp8GemmOutput,
 ) -> Product {
     let (a, b, out) = (a.operand(), b.operand(), out.erase());
-    Product { name, mode, a, b, groups: groups.cloned(), out, options: Options::default() }
+    Product { name, mode, a, b, groups: groups.cloned(), out, swiglu: false, options: Options::default() }
 }
 
 impl Fp8Gemm {
@@ -130,6 +130,19 @@ impl BatchedFp8Gemm {
     }
 }
 
+macro_rules! accumulate {
+    ($($operation:ident),+) => {$(
+        impl $operation {
+            /// Adds to what the output holds. Not for an output of FP8 rows.
+            pub fn accumulate(mut self) -> Self {
+                self.0.options.accumulate = true;
+                self
+            }
+        }
+    )+};
+}
+accumulate!(Fp8Gemm, GroupedFp8Gemm, MaskedFp8Gemm, BatchedFp8Gemm);
+
 /// What all of them can be asked for, and their launch.
 macro_rules! options {
     ($($operation:ident: $bias:literal, $weights:literal);+ $(;)?) => {$(
@@ -156,12 +169,6 @@ macro_rules! options {
             #[doc = concat!("What each row is multiplied by in the end: ", $weights, ", contiguous.")]
             pub fn row_weights(mut self, weights: &Tensor<f32>) -> Self {
                 self.0.options.row_weights = Some(weights.clone());
-                self
-            }
-
-            /// Adds to what the output holds. Not for an output of FP8 rows.
-            pub fn accumulate(mut self) -> Self {
-                self.0.options.accumulate = true;
                 self
             }
 
@@ -199,6 +206,8 @@ macro_rules! options {
         }
     )+};
 }
+pub(super) use options;
+
 options! {
     Fp8Gemm: "`[N]`", "`[M]`";
     GroupedFp8Gemm: "`[N]`, or `[G, N]`", "`[R]`";

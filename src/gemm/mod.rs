@@ -14,6 +14,7 @@ mod output;
 pub mod plan;
 mod product;
 pub mod published;
+mod swiglu_products;
 mod variants;
 
 use crate::dtype::{Element, bf16, f16};
@@ -26,6 +27,7 @@ pub use fp8_products::{BatchedFp8Gemm, Fp8Gemm, GroupedFp8Gemm, MaskedFp8Gemm};
 pub use gradient_products::{Fp8GradientGemm, KGroupedFp8Gemm};
 pub use output::Fp8GemmOutput;
 pub use product::PreparedGemm;
+pub use swiglu_products::{Fp8GemmSwiglu, GroupedFp8GemmSwiglu, MaskedFp8GemmSwiglu};
 pub use variants::Tile;
 
 mod sealed {

@@ -75,7 +75,7 @@ pub struct Problem {
     pub epilogue: bool,
     /// Whether rows of A are named by a list.
     pub gather: bool,
-    /// Whether the epilogue applies SwiGLU.
+    /// Whether the output is SwiGLU of two products of `n` columns each: gates and ups.
     pub swiglu: bool,
     /// Groups, or pairs of matrices; 1 where there is one.
     pub groups: usize,
@@ -165,6 +165,11 @@ impl Problem {
     /// One matrix times another.
     pub fn dense(input: Input, output: Output, m: usize, n: usize, k: usize) -> Self {
         Self { input, output, groups: 1, m, n, k, ..Self::default() }
+    }
+
+    /// Matrices of weights `[n, k]` that each output takes.
+    pub(crate) fn sides(&self) -> usize {
+        1 + usize::from(self.swiglu)
     }
 
     /// An upper bound of the tiles, or clusters of tiles, that the output needs, whatever the device knows.

@@ -10,7 +10,7 @@ use crate::device::abi::{
 };
 use crate::device::{Device, KernelLaunch, Stream};
 use crate::error::Result;
-use crate::fp8::Operand;
+use crate::fp8::{Operand, SCALE_BLOCK};
 use crate::tensor::Tensor;
 use crate::validate::Checks;
 use std::fmt;
@@ -26,6 +26,8 @@ pub(super) struct Product {
     /// Offsets or counts of the groups.
     pub groups: Option<Tensor<i32>>,
     pub out: Out,
+    /// Whether B has rows of gates and as many of ups, and the output is SwiGLU of both.
+    pub swiglu: bool,
     pub options: Options,
 }
 
@@ -34,6 +36,8 @@ pub(super) struct Product {
 pub(super) struct Options {
     pub tile: Option<Tile>,
     pub alpha: f32,
+    /// The limit of SwiGLU's operands.
+    pub clamp: Option<f32>,
     pub bias: Option<Tensor<f32>>,
     pub row_weights: Option<Tensor<f32>>,
     pub accumulate: bool,
@@ -47,6 +51,7 @@ impl Default for Options {
         Self {
             tile: None,
             alpha: 1.0,
+            clamp: None,
             bias: None,
             row_weights: None,
             accumulate: false,
@@ -109,8 +114,13 @@ impl Product {
         }
     }
 
+    /// Columns of the output.
+    fn columns(&self) -> usize {
+        self.b.extent(1) / if self.swiglu { 2 } else { 1 }
+    }
+
     fn shape(&self) -> Vec<usize> {
-        let (m, n) = (self.a.extent(1), self.b.extent(1));
+        let (m, n) = (self.a.extent(1), self.columns());
         if self.a.data.rank() == 3 { vec![self.a.extent(2), m, n] } else { vec![m, n] }
     }
 
@@ -130,6 +140,10 @@ impl Product {
             let got = format!("of {groups} matrices");
             return check.fail("b", got, format_args!("of as many as a has, {}", a.extent(2)));
         }
+        if self.swiglu && !n.is_multiple_of(2 * SCALE_BLOCK) {
+            let want = format!("of twice as many as a multiple of {SCALE_BLOCK}: gates, then ups");
+            return check.fail("b", format_args!("of {n} rows"), want);
+        }
         let shape = self.shape();
         out.check(check, &shape, device)?;
         for (operand, names) in [(a, ["a", "the scales of a"]), (b, ["b", "the scales of b"])] {
@@ -139,6 +153,11 @@ impl Product {
         self.validate_groups(check, groups, device)?;
         if !options.alpha.is_finite() {
             return check.fail("alpha", options.alpha, "finite");
+        }
+        if let Some(clamp) = options.clamp
+            && !(clamp > 0.0 && clamp.is_finite())
+        {
+            return check.fail("clamp", clamp, "finite and above zero");
         }
         if options.accumulate && matches!(out, Out::E4m3(_)) {
             return check.fail("accumulate", "asked for", "left out for an output of e4m3");
@@ -186,10 +205,11 @@ impl Product {
                 || options.bias.is_some()
                 || options.row_weights.is_some()
                 || b.column_scales.is_some(),
+            swiglu: self.swiglu,
             groups: if *mode == Mode::Dense { 1 } else { b.extent(2) },
             expected_rows: options.expected_rows,
             batch_invariant: options.batch_invariant,
-            ..Problem::dense(Input::Fp8, out.output(), a.extent(1), b.extent(1), a.extent(0))
+            ..Problem::dense(Input::Fp8, out.output(), a.extent(1), self.columns(), a.extent(0))
         }
     }
 
@@ -244,7 +264,7 @@ impl Product {
             column_scales_group_stride,
             bias_group_stride,
             alpha: options.alpha,
-            clamp: 0.0,
+            clamp: options.clamp.unwrap_or(0.0),
             rows: problem.m as u32,
             n: problem.n as u32,
             k: problem.k as u32,

@@ -3,10 +3,12 @@
 //! Plain loops over the definition; nothing here is shared with the kernels or the planner.
 
 mod gradient;
+mod swiglu;
 
 use crate::bf16;
 
 pub use gradient::{AnyFp8, GradientProduct, gradient};
+pub use swiglu::{Activation, swiglu};
 
 /// The exact result of each element, and the largest error that a correct kernel can make in it.
 #[derive(Debug, Clone, PartialEq)]

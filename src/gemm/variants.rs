@@ -102,6 +102,8 @@ pub(crate) struct Shape {
     pub blocks_per_sm: usize,
     /// Blocks of a cluster that share loads.
     pub cluster: usize,
+    /// Whether outputs are SwiGLU of two products.
+    pub swiglu: bool,
     variants: Vec<Variant>,
 }
 
@@ -137,11 +139,21 @@ impl fmt::Display for Tile {
 }
 
 impl Tile {
-    /// The tiles that multiply such operands in such groups, in the order of the list.
+    /// The tiles that multiply such operands in such groups, in the order of the list; those of SwiGLU apart.
     pub fn of(input: Input, mode: Mode) -> Vec<Tile> {
+        Self::serving(input, mode, false)
+    }
+
+    /// The tiles whose outputs are SwiGLU of two FP8 products in such groups.
+    pub fn of_swiglu(mode: Mode) -> Vec<Tile> {
+        Self::serving(Input::Fp8, mode, true)
+    }
+
+    fn serving(input: Input, mode: Mode, swiglu: bool) -> Vec<Tile> {
         let serves =
             |tile: &&Tile| tile.shape.variants.iter().any(|variant| tile.shape.serves(variant, input, mode));
-        Self::candidates(input).iter().filter(serves).copied().collect()
+        let all = Self::candidates(input).iter().filter(|tile| tile.shape.swiglu == swiglu);
+        all.filter(serves).copied().collect()
     }
 
     /// Rows of the output.
@@ -152,6 +164,11 @@ impl Tile {
     /// Columns of the output.
     pub fn columns(&self) -> usize {
         self.shape.columns
+    }
+
+    /// Rows of the weights that it multiplies: its columns, or twice as many for SwiGLU.
+    pub fn weight_rows(&self) -> usize {
+        self.shape.columns * (1 + usize::from(self.shape.swiglu))
     }
 
     /// Stages of 128 bytes of K in shared memory.
@@ -299,6 +316,7 @@ impl Purpose {
 
     fn suits(&self, source: &Source, problem: &Problem) -> bool {
         let output = match self.out_f32 {
+            _ if self.swiglu => problem.output == Output::E4m3,
             Some(wide) => problem.output == if wide { Output::F32 } else { Output::Bf16 },
             None => source.outputs.contains(&problem.output),
         };
@@ -377,14 +395,16 @@ fn read<'a>(
     let (rows, columns, stages) = (need("BM", rows)?, need("BN", columns)?, need("STAGES", stages)?);
     let multicast = if cluster > 1 { format!(" c{cluster}") } else { String::new() };
     let swapped = if source.swapped { " swapped" } else { "" };
+    let swiglu = if purpose.swiglu { " swiglu" } else { "" };
     let shape = Shape {
-        name: format!("{rows}x{columns} s{stages}{multicast}{swapped}"),
+        name: format!("{rows}x{columns} s{stages}{multicast}{swapped}{swiglu}"),
         source,
         rows,
         columns,
         stages,
         blocks_per_sm: blocks,
         cluster,
+        swiglu: purpose.swiglu,
         variants: Vec::new(),
     };
     let (threads, shared) = (need("THREADS", threads)? as u32, need("SHARED", shared)? as u32);

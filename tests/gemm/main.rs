@@ -7,6 +7,7 @@ mod gradient;
 mod plans;
 mod properties;
 mod swapped;
+mod swiglu;
 
 use common::{config, device};
 use narrowgauge::dtype::nearest_bf16;

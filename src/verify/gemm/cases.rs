@@ -2,7 +2,7 @@
 
 use super::forms;
 use super::properties::Property;
-use super::{Bf16Check, Depth, Form, Fp8Check, GradientCheck, Rows, Sampling, Values};
+use super::{Bf16Check, Depth, Form, Fp8Check, GradientCheck, Rows, Sampling, SwigluCheck, Values, moderate};
 use crate::device::Device;
 use crate::dtype::bf16;
 use crate::fp8::ScaleLayout;
@@ -33,6 +33,8 @@ const BF16: Bf16Check = Bf16Check {
     values: Values::Normal,
     seed: 1,
 };
+
+const SWIGLU: SwigluCheck<'_> = SwigluCheck { product: DENSE, clamp: None, power_of_two: false };
 
 const GRADIENT: GradientCheck<'_> = GradientCheck {
     m: 72,
@@ -209,6 +211,38 @@ fn properties(device: &Device, seed: u64) -> Outcome {
     Ok(all)
 }
 
+/// Any rows, options and tile.
+fn drawn_swiglu(device: &Device, seed: u64) -> Outcome {
+    let source = &mut Source::new(seed ^ 0x516);
+    let sizes = sizes(source);
+    let counts = [source.below(9), 0, source.below(70), 1];
+    let rows = match source.below(3) {
+        0 => Rows::Dense(extent(source, 200)),
+        1 => Rows::Groups(&sizes),
+        _ => Rows::Masked(&counts, 70),
+    };
+    let forms = Form::covering();
+    let product = Fp8Check {
+        rows,
+        n: 256 * (1 + source.below(2)),
+        k: 1 + source.below(700),
+        layout: layout(source),
+        tile: match source.below(3) {
+            0 => None,
+            _ => Some(pick(source, &Tile::of_swiglu(rows.mode()))),
+        },
+        values: pick(source, &Values::ALL),
+        form: Form { accumulate: false, ..pick(source, &forms) },
+        seed,
+    };
+    let check = SwigluCheck {
+        product: if source.below(2) == 0 { moderate(product) } else { product },
+        clamp: pick(source, &[None, Some(10.0)]),
+        power_of_two: source.below(2) == 0,
+    };
+    check.check(device)
+}
+
 /// Every compiled variant, on shapes that are ragged in every direction.
 fn every_variant(device: &Device, seed: u64) -> Outcome {
     let mut all = Evidence::default();
@@ -220,6 +254,10 @@ fn every_variant(device: &Device, seed: u64) -> Outcome {
             all.add(&check.check::<f32>(device)?);
             all.add(&check.check::<bf16>(device)?);
         }
+    }
+    for (tile, values) in Tile::of_swiglu(Mode::Dense).into_iter().zip(&mut kinds) {
+        let product = Fp8Check { n: 512, tile: Some(tile), values, ..fp8 };
+        all.add(&SwigluCheck { product, ..SWIGLU }.check(device)?);
     }
     for (tile, values) in Tile::of(Input::Bf16, Mode::Dense).into_iter().zip(&mut kinds) {
         let check = Bf16Check { m: 67, n: 136, k: 136, tile: Some(tile), values, seed, ..BF16 };
@@ -319,6 +357,20 @@ pub(in crate::verify) fn cases() -> Vec<Case> {
             GradientCheck { depth, values: Values::Integers, seed, ..GRADIENT }.check::<f32>(device)
         }),
         case!("weight gradients, a drawn shape", |device, seed| drawn_gradient(device, seed)),
+        case!("SwiGLU 33x256x1024 with a clamp, where it bends", |device, seed| {
+            let product = moderate(Fp8Check { rows: Rows::Dense(33), n: 512, k: 1024, seed, ..DENSE });
+            SwigluCheck { product, clamp: Some(10.0), ..SWIGLU }.check(device)
+        }),
+        case!("SwiGLU of 6 experts, all positive", |device, seed| {
+            let (values, rows) = (Values::Positive, Rows::Groups(&[3, 0, 65, 1, 0, 17]));
+            let product = Fp8Check { rows, n: 512, k: 256, values, seed, ..DENSE };
+            SwigluCheck { product, power_of_two: true, ..SWIGLU }.check(device)
+        }),
+        case!("SwiGLU, drawn rows and options", |device, seed| drawn_swiglu(device, seed)),
+        case!("SwiGLU, rows, groups and tiles", |device, seed| {
+            let product = Fp8Check { rows: Rows::Masked(&[5, 0, 9], 9), n: 256, k: 272, seed, ..DENSE };
+            SwigluCheck { product, ..SWIGLU }.relations(device)
+        }),
         case!("every tile, input and output", |device, seed| every_variant(device, seed)),
         case!("FP8, a drawn shape", |device, seed| drawn_dense(device, seed)),
         case!("FP8 grouped, a drawn shape", |device, seed| drawn_grouped(device, seed)),

@@ -47,7 +47,7 @@ impl Fp8Check<'_> {
     }
 
     /// Whether the blocks of K are added one after the other, as the model of the bits does it.
-    fn in_order_of_k(&self) -> bool {
+    pub(super) fn in_order_of_k(&self) -> bool {
         self.values.exact() || self.tile.and_then(|tile| tile.parts()).is_none_or(|parts| parts == 1)
     }
 
@@ -68,7 +68,10 @@ impl Fp8Check<'_> {
     }
 
     /// The rows, the product and the rest of every group.
-    fn products<'i>(&self, inputs: &'i Fp8Inputs) -> Vec<(Range<usize>, Fp8Product<'i>, Epilogue<'i>)> {
+    pub(super) fn products<'i>(
+        &self,
+        inputs: &'i Fp8Inputs,
+    ) -> Vec<(Range<usize>, Fp8Product<'i>, Epilogue<'i>)> {
         let (n, k, blocks) = (self.n, self.k, self.blocks());
         let of_group = n.div_ceil(128) * blocks;
         fn part(values: &[f32], range: Range<usize>) -> &[f32] {
@@ -127,13 +130,13 @@ impl Fp8Check<'_> {
     }
 
     /// The elements of the rows that count.
-    fn counting<V: Copy>(&self, all: &[V], columns: usize) -> Vec<V> {
+    pub(super) fn counting<V: Copy>(&self, all: &[V], columns: usize) -> Vec<V> {
         let ranges = self.rows.ranges().into_iter();
         ranges.flat_map(|rows| all[rows.start * columns..rows.end * columns].iter().copied()).collect()
     }
 
     /// Elements of rows that do not count are as they were.
-    fn others_are_kept<T: Poison>(&self, got: &[T], before: &[T]) -> Result<(), String> {
+    pub(super) fn others_are_kept<T: Poison>(&self, got: &[T], before: &[T]) -> Result<(), String> {
         let ranges = self.rows.ranges();
         let kept = |at: &usize| !ranges.iter().any(|rows| rows.contains(&(at / self.n.max(1))));
         match (0..got.len()).filter(kept).find(|at| got[*at].bits() != before[*at].bits()) {
