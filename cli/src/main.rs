@@ -40,9 +40,8 @@ enum Task {
     Bench {
         #[command(flatten)]
         on: On,
-        /// One JSON object instead of a table.
-        #[arg(long)]
-        json: bool,
+        #[command(flatten)]
+        options: bench::Options,
     },
     /// Which kernel an operation would run on a card, and what each would cost
     Plan(plan::Options),
@@ -76,7 +75,7 @@ fn main() -> ExitCode {
             Ok(true)
         }
         Task::Check { on, options } => open(&on).and_then(|device| check::run(&device, &on.filter, &options)),
-        Task::Bench { on, json } => open(&on).and_then(|device| bench::run(&device, &on.filter, json)),
+        Task::Bench { on, options } => open(&on).and_then(|device| bench::run(&device, &on.filter, &options)),
         Task::Plan(options) => plan::run(&options),
         Task::Variants(options) => variants::run(&options),
         Task::Profile(options) => profile::run(&options),

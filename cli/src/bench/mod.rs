@@ -1,20 +1,47 @@
 //! `narrowgauge bench`: times on a card, counters on the simulated one.
 
+mod record;
+
 use crate::cases::{self, Case};
 use narrowgauge::norm::Add;
 use narrowgauge::{Device, Result, bf16};
 use serde_json::{Map, Value, json};
+use std::path::PathBuf;
 use std::time::Duration;
 
 const WARM_UPS: usize = 3;
 const RUNS: usize = 21;
+/// How times come about; those of others are only compared where they were measured alike.
+const PROTOCOL: &str =
+    "median of 21 runs between two events, each behind a flush of twice the L2, after 3 warm-ups";
+
+#[derive(clap::Args)]
+pub struct Options {
+    /// One JSON object instead of a table
+    #[arg(long)]
+    json: bool,
+    /// Also keep the object as FOLDER/<card>/<date>-narrowgauge.json; only what was measured on a card is kept
+    #[arg(long, value_name = "FOLDER", num_args = 0..=1, default_missing_value = "benches/record")]
+    record: Option<PathBuf>,
+    /// Only the names of the cases
+    #[arg(long, conflicts_with_all = ["json", "record"])]
+    list: bool,
+}
 
 /// Runs the cases whose name contains `filter`; an error where there is none.
-pub fn run(device: &Device, filter: &str, as_json: bool) -> std::result::Result<bool, String> {
+pub fn run(device: &Device, filter: &str, options: &Options) -> std::result::Result<bool, String> {
+    let as_json = options.json;
+    if options.record.is_some() && device.is_simulated() {
+        return Err("--record keeps what was measured on a card, and this one is simulated".into());
+    }
     let cases = cases::all(device.is_simulated());
     let cases: Vec<_> = cases.into_iter().filter(|case| case.name.contains(filter)).collect();
     if cases.is_empty() {
         return Err(format!("no benchmark has `{filter}` in its name"));
+    }
+    if options.list {
+        cases.iter().for_each(|case| println!("{}", case.name));
+        return Ok(true);
     }
     let width = cases.iter().map(|case| case.name.len()).max().unwrap_or(0);
     if !as_json {
@@ -30,15 +57,12 @@ pub fn run(device: &Device, filter: &str, as_json: bool) -> std::result::Result<
         }
         rows.push(json!({ "case": case.name, "measured": row.values }));
     }
+    let object = record::object(device, rows);
     if as_json {
-        let object = json!({
-            "device": device.name(),
-            "card": device.card().name,
-            "simulated": device.is_simulated(),
-            "version": env!("CARGO_PKG_VERSION"),
-            "rows": rows,
-        });
         println!("{object}");
+    }
+    if let Some(folder) = &options.record {
+        eprintln!("{}", record::write(folder, &object)?.display());
     }
     Ok(true)
 }

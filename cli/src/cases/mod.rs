@@ -5,10 +5,12 @@
 
 mod attention;
 mod experts;
+mod fp8_products;
 mod operand;
 pub mod products;
 mod rows;
 
+use fp8_products::{Out, Scaling};
 pub use operand::{Operand, Operands};
 
 use narrowgauge::quant::Quantize;
@@ -60,6 +62,72 @@ pub const OPERATIONS: &[Operation] = &[
         what: "the same for groups of m rows each",
         extents: &[("groups", 8), ("m", 32), ("n", 512), ("k", 1024)],
         case: |e| products::grouped_fp8_gemm(e[0], e[1], e[2], e[3]),
+    },
+    Operation {
+        name: "fp8_gemm_ue8m0",
+        what: "the same with UE8M0 scales",
+        extents: &[("m", 64), ("n", 576), ("k", 1024)],
+        case: |e| fp8_products::form("ue8m0", Scaling::PowersOfTwo, Out::Bf16, [e[0], e[1], e[2]]),
+    },
+    Operation {
+        name: "fp8_gemm_rows",
+        what: "FP8 product with a scale for each row of A and B",
+        extents: &[("m", 64), ("n", 576), ("k", 1024)],
+        case: |e| fp8_products::form("rows", Scaling::Rows, Out::Bf16, [e[0], e[1], e[2]]),
+    },
+    Operation {
+        name: "fp8_gemm_tensor",
+        what: "FP8 product with one scale for A and one for B",
+        extents: &[("m", 64), ("n", 576), ("k", 1024)],
+        case: |e| fp8_products::form("tensor", Scaling::Whole, Out::Bf16, [e[0], e[1], e[2]]),
+    },
+    Operation {
+        name: "fp8_gemm_f16",
+        what: "FP8 product, f16 out",
+        extents: &[("m", 64), ("n", 576), ("k", 1024)],
+        case: |e| fp8_products::form("f16", Scaling::Blocks, Out::F16, [e[0], e[1], e[2]]),
+    },
+    Operation {
+        name: "fp8_gemm_f32",
+        what: "FP8 product, f32 out",
+        extents: &[("m", 64), ("n", 576), ("k", 1024)],
+        case: |e| fp8_products::form("f32", Scaling::Blocks, Out::F32, [e[0], e[1], e[2]]),
+    },
+    Operation {
+        name: "fp8_gemm_e4m3",
+        what: "FP8 product, FP8 rows out",
+        extents: &[("m", 64), ("n", 576), ("k", 1024)],
+        case: |e| fp8_products::form("e4m3", Scaling::Blocks, Out::E4m3, [e[0], e[1], e[2]]),
+    },
+    Operation {
+        name: "contiguous_fp8_gemm",
+        what: "FP8 products for uneven groups of about m rows each",
+        extents: &[("groups", 4), ("m", 64), ("n", 512), ("k", 512)],
+        case: |e| fp8_products::contiguous(e[0], e[1], e[2], e[3]),
+    },
+    Operation {
+        name: "masked_fp8_gemm",
+        what: "FP8 products for groups of which about m rows count",
+        extents: &[("groups", 4), ("room", 256), ("m", 20), ("n", 512), ("k", 512)],
+        case: |e| fp8_products::masked(e[0], e[1], e[2], e[3], e[4]),
+    },
+    Operation {
+        name: "batched_fp8_gemm",
+        what: "FP8 products with block scales",
+        extents: &[("batch", 8), ("m", 16), ("n", 128), ("k", 512)],
+        case: |e| fp8_products::batched(e[0], e[1], e[2], e[3]),
+    },
+    Operation {
+        name: "fp8_gradient_gemm",
+        what: "weight gradient, added to f32",
+        extents: &[("m", 256), ("n", 384), ("k", 512)],
+        case: |e| fp8_products::gradient(e[0], e[1], e[2]),
+    },
+    Operation {
+        name: "k_grouped_fp8_gemm",
+        what: "weight gradients of groups of about k tokens",
+        extents: &[("groups", 4), ("m", 256), ("n", 256), ("k", 256)],
+        case: |e| fp8_products::k_grouped(e[0], e[1], e[2], e[3]),
     },
     Operation {
         name: "bf16_gemm",
@@ -165,8 +233,8 @@ const BLOCK: usize = 128;
 pub fn all(simulated: bool) -> Vec<Case> {
     let tokens: &[usize] = if simulated { &[64] } else { &[16, 128, 4096] };
     let hidden = if simulated { 1024 } else { 7168 };
-    let shapes: &[(usize, usize)] =
-        if simulated { &[(576, 1024), (2112, 512)] } else { &[(2112, 7168), (24576, 1536), (7168, 16384)] };
+    // A card runs the published shapes of FP8 products.
+    let shapes: &[(usize, usize)] = if simulated { &[(576, 1024), (2112, 512)] } else { &[] };
     let (groups, chosen, width) = if simulated { (8, 4, 256) } else { (32, 8, 2048) };
     let heads = if simulated { 16 } else { 128 };
     let vocabulary = if simulated { 1024 } else { 129_280 };
@@ -191,6 +259,7 @@ pub fn all(simulated: bool) -> Vec<Case> {
         cases.push(attention::rope(m, heads));
         cases.push(attention::cache_write(m));
     }
+    cases.extend(fp8_products::all(simulated));
     let (sequences, lengths): (usize, &[usize]) = if simulated { (2, &[512]) } else { (64, &[1024, 8192]) };
     cases.extend(lengths.iter().map(|&length| attention::attention(sequences, heads, length)));
     cases
@@ -200,12 +269,26 @@ fn product(extents: &[usize]) -> f64 {
     extents.iter().map(|&extent| extent as f64).product()
 }
 
+/// At most so many values are drawn; what is longer repeats them.
+const DRAWN: usize = (1 << 22) + 3;
+
+fn drawn<T: Copy>(shape: &[usize], draw: impl FnOnce(usize) -> Vec<T>) -> Vec<T> {
+    let count: usize = shape.iter().product();
+    let mut all = draw(count.min(DRAWN));
+    let first = all.len();
+    all.reserve_exact(count - first);
+    while all.len() < count {
+        all.extend_from_within(..first.min(count - all.len()));
+    }
+    all
+}
+
 fn bf16s(device: &Device, shape: &[usize], seed: u64) -> Result<Tensor<bf16>> {
-    device.tensor(shape, &Source::to_bf16(&Source::new(seed).normals(shape.iter().product(), 1.0)))
+    device.tensor(shape, &drawn(shape, |count| Source::to_bf16(&Source::new(seed).normals(count, 1.0))))
 }
 
 fn fp8s(device: &Device, shape: &[usize], seed: u64) -> Result<Tensor<E4m3>> {
-    device.tensor(shape, &Source::to_e4m3(&Source::new(seed).normals(shape.iter().product(), 1.0)))
+    device.tensor(shape, &drawn(shape, |count| Source::to_e4m3(&Source::new(seed).normals(count, 1.0))))
 }
 
 fn fp8_rows(device: &Device, m: usize, k: usize) -> Result<Fp8Rows> {

@@ -1,6 +1,6 @@
 //! What a case reads and writes: named tensors, and what of them must move at least.
 
-use narrowgauge::{DType, E4m3, Element, Fp8Blocks, Fp8Rows, Result, Tensor, bf16};
+use narrowgauge::{DType, E4m3, Element, Fp8Blocks, Fp8Rows, Result, Tensor, Ue8m0, bf16, f16};
 
 /// A tensor of a case, without its type.
 pub struct Operand {
@@ -106,7 +106,13 @@ macro_rules! plain {
     )+};
 }
 
-plain!(f32, bf16, i32, u8);
+plain!(f32, bf16, f16, i32, u8);
+
+impl Plain for Ue8m0 {
+    fn bytes(self) -> Vec<u8> {
+        vec![self.to_bits()]
+    }
+}
 
 impl Plain for E4m3 {
     fn bytes(self) -> Vec<u8> {
