@@ -32,6 +32,18 @@ enum NgStatus : uint32_t {
 // Threads of a block that owns a row, at most.
 #define NG_ROW_THREADS 512
 
+// The tile of a transposition and its threads.
+#define NG_TRANSPOSE_TILE 128
+#define NG_TRANSPOSE_THREADS 256
+
+struct NgTransposeParams {
+    uint64_t x, out;
+    int64_t x_batch_stride, x_row_stride, out_batch_stride, out_row_stride;
+    uint32_t rows, columns;        // of x
+    uint32_t x_words, out_words;  // rows start at multiples of four bytes
+};
+static_assert(sizeof(NgTransposeParams) == 64 && __builtin_offsetof(NgTransposeParams, rows) == 48, "NgTransposeParams");
+
 struct NgQuantizeParams {
     uint64_t x, data, scales;
     uint64_t x_row_stride, data_row_stride, scale_row_stride, scale_group_stride;

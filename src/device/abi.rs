@@ -96,6 +96,8 @@ pub(crate) use parameters;
 
 /// Threads of a block that owns a row, at most.
 pub const NG_ROW_THREADS: u32 = 512;
+pub const NG_TRANSPOSE_TILE: u32 = 128;
+pub const NG_TRANSPOSE_THREADS: u32 = 256;
 
 // ---- attention over the latent cache ----
 
@@ -303,6 +305,34 @@ parameters!(NgQuantizeParams, 80, {
     warps_per_row: 64,
     power_of_two: 68,
     vectorised: 72,
+});
+
+/// Parameters of `transpose_b8`.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub(crate) struct NgTransposeParams {
+    pub(crate) x: u64,
+    pub(crate) out: u64,
+    pub(crate) x_batch_stride: i64,
+    pub(crate) x_row_stride: i64,
+    pub(crate) out_batch_stride: i64,
+    pub(crate) out_row_stride: i64,
+    pub(crate) rows: u32,
+    pub(crate) columns: u32,
+    pub(crate) x_words: u32,
+    pub(crate) out_words: u32,
+}
+parameters!(NgTransposeParams, 64, {
+    x: 0,
+    out: 8,
+    x_batch_stride: 16,
+    x_row_stride: 24,
+    out_batch_stride: 32,
+    out_row_stride: 40,
+    rows: 48,
+    columns: 52,
+    x_words: 56,
+    out_words: 60,
 });
 
 /// Parameters of `rms_norm_bf16`.

@@ -4,10 +4,12 @@
 mod common;
 mod forms;
 mod gradient;
+mod large;
 mod plans;
 mod properties;
 mod swapped;
 mod swiglu;
+mod transpose;
 
 use common::{config, device};
 use narrowgauge::dtype::nearest_bf16;

@@ -4,6 +4,7 @@
 
 #![cfg(feature = "sim")]
 
+mod gemm;
 mod mla;
 mod norm;
 mod quant;

@@ -142,6 +142,12 @@ pub const OPERATIONS: &[Operation] = &[
         case: |e| products::batched_bf16_gemm(e[0], e[1], e[2], e[3]),
     },
     Operation {
+        name: "transpose_fp8",
+        what: "FP8 matrix transposed",
+        extents: &[("m", 1024), ("n", 512)],
+        case: |e| products::transpose_fp8(e[0], e[1]),
+    },
+    Operation {
         name: "quantize",
         what: "bf16 to FP8 with scales of 128 columns",
         extents: &[("m", 64), ("k", 1024)],
@@ -260,6 +266,7 @@ pub fn all(simulated: bool) -> Vec<Case> {
         cases.push(attention::cache_write(m));
     }
     cases.extend(fp8_products::all(simulated));
+    cases.push(products::transpose_fp8(hidden, 2 * width));
     let (sequences, lengths): (usize, &[usize]) = if simulated { (2, &[512]) } else { (64, &[1024, 8192]) };
     cases.extend(lengths.iter().map(|&length| attention::attention(sequences, heads, length)));
     cases

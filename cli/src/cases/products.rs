@@ -1,9 +1,9 @@
 //! Matrix products.
 
-use super::{Case, Operands, Prepared, bf16s, fp8_blocks, fp8_rows, i32s, product};
+use super::{Case, Operands, Prepared, bf16s, fp8_blocks, fp8_rows, fp8s, i32s, product};
 use narrowgauge::bf16;
 use narrowgauge::gemm::plan::{Input, Mode};
-use narrowgauge::gemm::{BatchedBf16Gemm, Bf16Gemm, Fp8Gemm, GroupedFp8Gemm, Tile};
+use narrowgauge::gemm::{BatchedBf16Gemm, Bf16Gemm, Fp8Gemm, GroupedFp8Gemm, Tile, TransposeFp8};
 
 /// The tile of the FP8 products with so many rows and columns, neither swapped nor in a cluster.
 pub fn fp8_tile(rows: usize, columns: usize) -> Option<Tile> {
@@ -83,6 +83,20 @@ pub fn batched_bf16_gemm(batch: usize, m: usize, n: usize, k: usize) -> Case {
             let out = device.empty::<bf16>(&[batch, m, n])?;
             let operands = Operands::default().input("a", &a).input("b", &b).output("out", &out);
             let launch = Box::new(move |stream: &_| BatchedBf16Gemm::new(&a, &b, &out).launch(stream));
+            Ok(Prepared { launch, operands })
+        }),
+    }
+}
+
+pub fn transpose_fp8(rows: usize, columns: usize) -> Case {
+    Case {
+        name: format!("transpose_fp8/{rows}x{columns}"),
+        flops: 0.0,
+        fp8: true,
+        prepare: Box::new(move |device| {
+            let (x, out) = (fp8s(device, &[rows, columns], 19)?, device.empty(&[columns, rows])?);
+            let operands = Operands::default().input("x", &x).output("out", &out);
+            let launch = Box::new(move |stream: &_| TransposeFp8::new(&x, &out).launch(stream));
             Ok(Prepared { launch, operands })
         }),
     }

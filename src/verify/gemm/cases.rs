@@ -2,7 +2,10 @@
 
 use super::forms;
 use super::properties::Property;
-use super::{Bf16Check, Depth, Form, Fp8Check, GradientCheck, Rows, Sampling, SwigluCheck, Values, moderate};
+use super::{
+    Bf16Check, Depth, Form, Fp8Check, GradientCheck, Rows, Sampling, SwigluCheck, TransposeCheck, Values,
+    moderate,
+};
 use crate::device::Device;
 use crate::dtype::bf16;
 use crate::fp8::ScaleLayout;
@@ -371,6 +374,11 @@ pub(in crate::verify) fn cases() -> Vec<Case> {
             let product = Fp8Check { rows: Rows::Masked(&[5, 0, 9], 9), n: 256, k: 272, seed, ..DENSE };
             SwigluCheck { product, ..SWIGLU }.relations(device)
         }),
+        case!("transposed, 3 matrices of 300x200", |device, seed| {
+            let (matrices, padding, offset) = (Some(3), [56, 20], [0; 2]);
+            TransposeCheck { matrices, rows: 300, columns: 200, padding, offset, seed }.check(device)
+        }),
+        case!("transposed, a drawn shape", |device, seed| TransposeCheck::drawn(seed).check(device)),
         case!("every tile, input and output", |device, seed| every_variant(device, seed)),
         case!("FP8, a drawn shape", |device, seed| drawn_dense(device, seed)),
         case!("FP8 grouped, a drawn shape", |device, seed| drawn_grouped(device, seed)),

@@ -9,6 +9,7 @@ mod fp8_operands;
 mod gradient_check;
 pub mod properties;
 mod swiglu_check;
+mod transpose_check;
 
 pub use bf16_check::{Bf16Check, Bf16Inputs};
 pub(super) use cases::{cases, large_cases};
@@ -17,6 +18,7 @@ pub use fp8_inputs::{Form, Fp8Inputs, Granularity, Rows};
 pub use fp8_operands::Fp8Operands;
 pub use gradient_check::{Depth, GradientCheck, GradientInputs};
 pub use swiglu_check::{Answer, SwigluCheck, moderate};
+pub use transpose_check::TransposeCheck;
 
 use super::projection::Projection;
 use super::{Evidence, Source};
