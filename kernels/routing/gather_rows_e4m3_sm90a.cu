@@ -9,8 +9,9 @@ extern "C" __global__ void NG_ENTRY(const __grid_constant__ NgGatherRowsParams p
     ptx::grid_dependency_wait();
     const uint64_t row = blockIdx.x;
     const int32_t source = tile::pointer<const int32_t>(p.source)[row];
-    const bool routed = source >= 0 && uint32_t(source) / p.slots < p.tokens;
-    const uint64_t token = routed ? uint32_t(source) / p.slots : 0;
+    // Of a row without a source it is nowhere, and never read.
+    const uint64_t token = uint32_t(source) / p.slots;
+    const bool routed = source >= 0 && token < p.tokens;
     const auto* data = tile::pointer<const uint8_t>(p.data) + token * p.data_row_stride;
     auto* out = tile::pointer<uint8_t>(p.out_data) + row * p.out_data_row_stride;
     if (p.vectorised) {

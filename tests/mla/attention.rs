@@ -229,17 +229,17 @@ fn a_long_sequence_turns_the_ring_many_times() {
 #[cfg_attr(not(ng_kernels), ignore = "needs compiled kernels: run cargo xtask setup")]
 fn views_with_strides_work() {
     let device = device();
-    let inputs = normal(15, &[100, 64], 2, 8);
+    let inputs = normal(15, &[100, 64], 9, 8);
     let want = run(&inputs, &device, None);
     let shape = inputs.shape;
-    let mut wide = vec![bf16::NAN; 2 * 2 * 8 * 640];
+    let mut wide = vec![bf16::NAN; 2 * 9 * 8 * 640];
     for (to, from) in wide.chunks_mut(640).zip(inputs.query.chunks(576)) {
         to[..576].copy_from_slice(from);
     }
-    let query = device.tensor(&[2, 2, 8, 640], &wide).expect("fits").slice(3, 0..576).expect("inside");
-    let output = device.full(&[2, 2, 8, 520], bf16::ONE).expect("fits");
+    let query = device.tensor(&[2, 9, 8, 640], &wide).expect("fits").slice(3, 0..576).expect("inside");
+    let output = device.full(&[2, 9, 8, 520], bf16::ONE).expect("fits");
     let narrow = output.slice(3, 0..512).expect("inside");
-    let lse = device.full(&[2, 2, 8], f32::NAN).expect("fits");
+    let lse = device.full(&[2, 9, 8], f32::NAN).expect("fits");
     let by_head = lse.transpose(1, 2).expect("rank 3");
     let mut table = vec![i32::MAX; 2 * 9];
     for (to, from) in table.chunks_mut(9).zip(inputs.table.chunks(shape.table_pages)) {

@@ -3,8 +3,9 @@
 //! A mutant is one edit of one file below `kernels/`. It is left out where it does not compile or where the PTX of no
 //! variant changes; else it is caught or it survives, and nothing else is subtracted.
 //!
-//! Edits of what families share are compiled for a family and put to its tests before the next one's turn, so a mutant that
-//! is caught early may be one that would not have compiled for the others.
+//! Edits of what families share are compiled for a family and put to its tests before the next one's turn, and within a
+//! family for one variant of each kernel first, so a mutant that is caught early may be one that would not have compiled
+//! for the others.
 
 mod edits;
 mod images;

@@ -3,7 +3,8 @@
 use super::Mutant;
 use super::images::{self, Images};
 use super::suite::{Answer, Limit, Suite};
-use std::collections::{BTreeMap, HashMap};
+use crate::variants::Variant;
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -35,35 +36,51 @@ pub struct Trial {
 }
 
 impl Trial {
-    /// A mutant that a family's tests catch is not compiled for the families after it.
+    /// A mutant that a family's tests catch is not compiled for the families after it, nor, caught in one variant of each
+    /// kernel, for their other variants.
     pub fn verdict(&mut self, mutant: &Mutant, families: &Families) -> Result<Verdict, String> {
         let users = self.images.users(&mutant.file)?;
         let text = mutant.edit.apply(&mutant.text);
         let mut verdict = Verdict::Identical;
         for (family, tests) in families {
-            let users: Vec<_> =
-                users.iter().filter(|user| user.source.split('/').next() == Some(*family)).cloned().collect();
-            let Some(changed) = self.images.mutate(&mutant.file, &text, &users)? else {
-                return Ok(Verdict::Broken);
-            };
-            if changed.is_empty() {
-                continue;
-            }
-            verdict = Verdict::Survived;
-            for test in *tests {
-                let limit = self.limit(test)?;
-                images::write(&self.folder, &changed)?;
-                let caught =
-                    |how, what| Ok(Verdict::Caught { how, what: format!("caught by {test}: {what}") });
-                match self.suite.run(test, &self.folder, self.seed, limit)?.0 {
-                    Answer::Passed => {}
-                    Answer::Failed(reason) => return caught("by a failure", short(&reason)),
-                    Answer::TimedOut => return caught("by the time limit", "time limit".to_owned()),
-                    Answer::Broke(reason) => return Ok(Verdict::Panicked(reason)),
+            let users = users.iter().filter(|user| user.source.split('/').next() == Some(*family));
+            let mut changed = BTreeMap::new();
+            for stage in stages(users.cloned()) {
+                let Some(more) = self.images.mutate(&mutant.file, &text, &stage)? else {
+                    return Ok(Verdict::Broken);
+                };
+                if more.is_empty() {
+                    continue;
+                }
+                changed.extend(more);
+                verdict = Verdict::Survived;
+                if let Some(noticed) = self.noticed(&changed, tests)? {
+                    return Ok(noticed);
                 }
             }
         }
         Ok(verdict)
+    }
+
+    /// What the first test that notices these images says.
+    fn noticed(
+        &mut self,
+        changed: &BTreeMap<String, String>,
+        tests: &'static [&'static str],
+    ) -> Result<Option<Verdict>, String> {
+        for test in tests {
+            let limit = self.limit(test)?;
+            images::write(&self.folder, changed)?;
+            let caught =
+                |how, what| Ok(Some(Verdict::Caught { how, what: format!("caught by {test}: {what}") }));
+            match self.suite.run(test, &self.folder, self.seed, limit)?.0 {
+                Answer::Passed => {}
+                Answer::Failed(reason) => return caught("by a failure", short(&reason)),
+                Answer::TimedOut => return caught("by the time limit", "time limit".to_owned()),
+                Answer::Broke(reason) => return Ok(Some(Verdict::Panicked(reason))),
+            }
+        }
+        Ok(None)
     }
 
     /// Four times what the sound kernels take, and more.
@@ -83,6 +100,13 @@ impl Trial {
             (other, _) => Err(format!("the tests of {test} do not pass on the sound kernels: {other:?}")),
         }
     }
+}
+
+/// One variant of each kernel, which is quickly compiled and mostly enough; then the others.
+fn stages(users: impl Iterator<Item = Variant>) -> [Vec<Variant>; 2] {
+    let mut seen = HashSet::new();
+    let (first, others) = users.partition(|user| seen.insert(user.source.clone()));
+    [first, others]
 }
 
 fn short(text: &str) -> String {
