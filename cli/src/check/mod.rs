@@ -34,7 +34,7 @@ pub struct Options {
 /// What a simulated card cannot tell.
 const ONLY_ON_A_CARD: [&str; 3] = [
     "the hardware's own arithmetic: tensor core and simulated card are two programs of one published model",
-    "kernels that really run at the same time: the simulated card runs launches one after the other",
+    "launches of several streams at the same time: the simulated card overlaps launches of one graph only",
     "hours of repetition, clocks, memory errors, other work on the card",
 ];
 

@@ -162,7 +162,8 @@ impl Report {
         );
         let mut memory = format!("{} canaries around outputs intact", all.canaries);
         if self.simulated {
-            memory += "; every access checked for bounds, alignment and definedness (a fault is a mismatch)";
+            memory += "; every access checked for bounds, alignment, definedness, data races and \
+                       missing proxy fences (a fault is a mismatch)";
         }
         let mut lines = vec![
             ("breadth", breadth),

@@ -15,6 +15,9 @@ const PATIENCE: u64 = 1 << 20;
 /// The same where nobody polls at all: the loop may be around a plain load.
 const MORE_PATIENCE: u64 = 1 << 22;
 
+/// Warp instructions within which lanes missing elsewhere may show that an assertion fails.
+const LOOK_AHEAD: u32 = 4096;
+
 /// What the scheduler remembers.
 #[derive(Default)]
 pub(super) struct Turns {
@@ -155,7 +158,10 @@ impl Grid<'_> {
         let pc = state.as_ref().map(|s| s.pc);
         let gave_up = match result {
             Ok(gave_up) => gave_up,
-            Err(trouble) => return Err(self.fault_at(trouble, w, pc)),
+            Err(trouble) => {
+                let (trouble, pc) = self.explained(w, trouble, pc);
+                return Err(self.fault_at(trouble, w, pc));
+            }
         };
         // Whoever waits or ends has got somewhere.
         let runs = state.as_ref().is_some_and(|split| split.wait == Wait::Nothing);
@@ -171,6 +177,24 @@ impl Grid<'_> {
             self.finish(slot).map_err(|t| self.fault(t, slot))?;
         }
         Ok(Turn { idle, steps })
+    }
+
+    /// Lanes may be missing at an aligned instruction because they fail an assertion, and have only not come to it: then
+    /// that is what is wrong.
+    fn explained(&mut self, w: usize, trouble: Trouble, pc: Option<u32>) -> (Trouble, Option<u32>) {
+        if !matches!(trouble.kind, FaultKind::Divergence { .. }) {
+            return (trouble, pc);
+        }
+        // Nothing runs after a fault, so no split is put back.
+        while let Some(at) = self.warps[w].splits.iter().position(|s| s.wait == Wait::Nothing) {
+            let mut other = Some(self.warps[w].splits.remove(at));
+            if let Err(cause) = self.run_split(w, &mut other, LOOK_AHEAD, &mut 0)
+                && matches!(cause.kind, FaultKind::Assertion(_))
+            {
+                return (cause, other.map(|split| split.pc));
+            }
+        }
+        (trouble, pc)
     }
 
     fn block_is_over(&self, slot: usize) -> bool {

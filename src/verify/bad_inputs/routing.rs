@@ -6,11 +6,10 @@ use crate::device::abi::{
     NG_STATUS_BAD_EXPERT, NG_STATUS_BAD_OFFSETS, NG_STATUS_BAD_POSITION, NG_STATUS_BAD_SLOT,
     NG_STATUS_BAD_TOKEN, NG_STATUS_NAN_SCORE, NG_STATUS_UNROUTED,
 };
-use crate::dtype::bf16;
+use crate::dtype::{E4m3, bf16};
 use crate::error::Result;
-use crate::fp8::Fp8Rows;
-use crate::fp8::ScaleLayout;
-use crate::gemm::{GroupedFp8Gemm, MaskedFp8Gemm};
+use crate::fp8::{Fp8Blocks, Fp8Rows, ScaleLayout};
+use crate::gemm::{GroupedFp8Gemm, KGroupedFp8Gemm, MaskedFp8Gemm};
 use crate::mla::{CacheWrite, LatentCache, Rope, RopeTables};
 use crate::routing::{Combine, GatherRows, Permutation, Permute, Router};
 use crate::tensor::Tensor;
@@ -107,6 +106,40 @@ fn counts_of(lab: &Lab<'_>, counts: [i32; 3]) -> Done {
     MaskedFp8Gemm::new(&a, &b, &counts, out.view()).launch(&lab.stream).map_err(text)?;
     lab.reported(NG_STATUS_BAD_OFFSETS)?;
     out.finish("the output", &mut Default::default()).map(drop)
+}
+
+/// Groups of ones with room for five rows: what is there of each is multiplied, and no row of a neighbour is.
+fn beyond_capacity(lab: &Lab<'_>, counts: [i32; 3]) -> Done {
+    const ROOM: usize = 5;
+    let run = |out: &Tensor<bf16>| {
+        let data = lab.tensor(&[3, ROOM, 64], &[E4m3::ONE; 3 * ROOM * 64]);
+        let a = Fp8Rows::new(data, lab.device.full(&[3, ROOM, 1], 1.0)?)?;
+        let weights: Vec<_> = (1..4u8).flat_map(|group| [E4m3::from_f32(group.into()); 64 * 64]).collect();
+        let b = Fp8Blocks::new(lab.tensor(&[3, 64, 64], &weights), lab.device.full(&[3, 1, 1], 1.0)?)?;
+        MaskedFp8Gemm::new(&a, &b, &lab.tensor(&[3], &counts), out).launch(&lab.stream)
+    };
+    let out = lab.out::<bf16>(&[3, ROOM, 64]);
+    run(out.view()).map_err(text)?;
+    lab.reported(NG_STATUS_BAD_OFFSETS)?;
+    let want: Vec<_> =
+        (1..4u8).flat_map(|group| [bf16::from_f32(64.0 * f32::from(group)); ROOM * 64]).collect();
+    exact("rows within the room", &out.finish("the output", &mut Default::default())?, &want)
+}
+
+/// Offsets along K = 384 of ones, and the blocks of 128 that are left to each group.
+fn ranges_of(lab: &Lab<'_>, offsets: [i32; 4], blocks: [u8; 3]) -> Done {
+    let run = |out: &Tensor<f32>| {
+        let ones = |rows: usize| {
+            let data = lab.tensor(&[rows, 384], &vec![E4m3::ONE; rows * 384]);
+            Fp8Rows::new(data, lab.device.full(&[rows, 3], 1.0)?)
+        };
+        KGroupedFp8Gemm::new(&ones(8)?, &ones(16)?, &lab.tensor(&[4], &offsets), out).launch(&lab.stream)
+    };
+    let out = lab.out::<f32>(&[3, 8, 16]);
+    run(out.view()).map_err(text)?;
+    lab.reported(NG_STATUS_BAD_OFFSETS)?;
+    let want: Vec<_> = blocks.iter().flat_map(|count| [128.0 * f32::from(*count); 8 * 16]).collect();
+    exact("sums over what is left", &out.finish("the output", &mut Default::default())?, &want)
 }
 
 pub(super) fn rows() -> Vec<Row> {
@@ -313,8 +346,22 @@ pub(super) fn rows() -> Vec<Row> {
         row!(
             38,
             "more tokens than an expert's capacity",
-            [],
-            NotOffered("experts have no capacity: groups are contiguous and as long as they need to be")
+            [
+                Masked "MaskedFp8Gemm" |lab| beyond_capacity(lab, [6, i32::MAX, 5]),
+                Error "GatherRows, fewer rows than places" |lab| {
+                    let permutation = Permutation::empty(lab.device, 2, 4, 4).map_err(text)?;
+                    lab.refuses_rows([7, 64], "out", |out, stream| {
+                        GatherRows::new(&lab.rows(2, 64), &permutation, out).launch(stream)
+                    })
+                },
+                Error "Combine, fewer rows than places" |lab| {
+                    let permutation = Permutation::empty(lab.device, 2, 4, 4).map_err(text)?;
+                    lab.refuses::<bf16>(&[2, 64], "rows", |out, stream| {
+                        let (rows, weights) = (lab.halves(&[7, 64]), lab.floats(&[2, 4]));
+                        Combine::new(&rows, &permutation, &weights, out).launch(stream)
+                    })
+                },
+            ]
         ),
         row!(39, "an expert without tokens", [
             NoOp "GroupedFp8Gemm" |lab| GROUPED.check::<bf16>(lab.device).map(drop),
@@ -328,6 +375,17 @@ pub(super) fn rows() -> Vec<Row> {
             Masked "GroupedFp8Gemm, beyond the rows" |lab| offsets_of(lab, &[0, 8, 12, 21]),
             Masked "GroupedFp8Gemm, negative" |lab| offsets_of(lab, &[-3, 8, 12, 20]),
             Masked "GroupedFp8Gemm, nonsense" |lab| offsets_of(lab, &[i32::MAX, i32::MIN, 0, 5]),
+            Masked "KGroupedFp8Gemm, decreasing" |lab| ranges_of(lab, [0, 256, 128, 384], [2, 0, 1]),
+            Masked "KGroupedFp8Gemm, beyond K" |lab| ranges_of(lab, [0, 128, 256, 512], [1, 1, 1]),
+            Masked "KGroupedFp8Gemm, negative" |lab| ranges_of(lab, [-128, 128, 256, 384], [1, 1, 1]),
+            Masked "KGroupedFp8Gemm, within a block" |lab| ranges_of(lab, [0, 130, 256, 384], [1, 1, 1]),
+            Masked "KGroupedFp8Gemm, nonsense" |lab| {
+                ranges_of(lab, [i32::MIN, i32::MAX, 0, 5], [3, 0, 0])
+            },
+            Error "KGroupedFp8Gemm, too many" |lab| lab.refuses::<f32>(&[1, 8, 8], "out", |out, stream| {
+                let (a, b) = (lab.zero_rows(8, 384), lab.zero_rows(8, 384));
+                KGroupedFp8Gemm::new(&a, &b, &lab.integers(&[3]), out).launch(stream)
+            }),
             Error "GroupedFp8Gemm, too few" |lab| lab.refuses::<bf16>(&[4, 8], "offsets", |out, stream| {
                 let offsets: Tensor<i32> = lab.integers(&[3]);
                 GroupedFp8Gemm::new(&lab.zero_rows(4, 64), &lab.blocks(&[3, 8, 64]), &offsets, out).launch(stream)
