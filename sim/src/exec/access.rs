@@ -299,28 +299,24 @@ impl Grid<'_> {
             unreachable!("only atomics come here");
         };
         let addresses = self.addresses(w, at, mask)?;
-        let c = match c {
-            Some(c) => {
-                let (c, sc) = self.get_bits(w, *c)?;
-                self.demand(&sc, mask, "an atomic's operand")?;
-                c
-            }
-            None => [0; 32],
+        let operand = |source: &Src| {
+            let (row, undefined) = self.get_bits(w, *source)?;
+            self.demand(&undefined.map(|bits| bits & ty.mask()), mask, "an atomic's operand")?;
+            Ok(row)
         };
+        let operands = parts.iter().map(|(_, b)| operand(b)).collect::<Step<Vec<_>>>()?;
+        let swaps = c.iter().map(operand).collect::<Step<Vec<_>>>()?;
         let bytes = ty.bytes();
         let whole = bytes * parts.len() as u32;
         for lane in (0..32).filter(|&i| mask >> i & 1 == 1) {
             self.aligned(lane, addresses[lane], whole)?;
         }
         let touch = self.race_begin(w, true);
-        for (i, &(d, b)) in parts.iter().enumerate() {
-            let (b, sb) = self.get_bits(w, b)?;
-            self.demand(&sb.map(|s| s & ty.mask()), mask, "an atomic's operand")?;
-            let mut old = [0; 32];
-            for lane in 0..32 {
-                if mask >> lane & 1 == 0 {
-                    continue;
-                }
+        let mut old = vec![[0; 32]; parts.len()];
+        // Lane by lane: each finds what the ones before it left.
+        for lane in (0..32).filter(|&i| mask >> i & 1 == 1) {
+            let mut places = Vec::with_capacity(parts.len());
+            for (i, old) in old.iter_mut().enumerate() {
                 let address = addresses[lane] + u64::from(bytes) * i as u64;
                 let place = self.locate(w, lane, *space, address, bytes)?;
                 let (data, defined) = self.bytes_at(w, place, bytes as usize);
@@ -331,14 +327,25 @@ impl Grid<'_> {
                 let mut raw = [0; 8];
                 raw[..bytes as usize].copy_from_slice(data);
                 old[lane] = u64::from_le_bytes(raw);
-                let global = matches!(place, Place::Global(..));
-                let new = modify(*rmw, *ty, old[lane], b[lane], c[lane], global);
                 if let Some(touch) = &touch {
                     self.race_touch(w, touch, place, bytes as usize, 1 << lane, None)?;
                 }
+                places.push(place);
+            }
+            let swap = old.iter().zip(&operands).all(|(old, b)| old[lane] == b[lane] & ty.mask());
+            for (i, &place) in places.iter().enumerate() {
+                let (old, b) = (old[i][lane], operands[i][lane]);
+                let global = matches!(place, Place::Global(..));
+                let new = match swaps.get(i) {
+                    Some(c) if swap => c[lane],
+                    Some(_) => old,
+                    None => modify(*rmw, *ty, old, b, global),
+                };
                 self.write_at(w, place, &new.to_le_bytes()[..bytes as usize], (1 << bytes) - 1);
             }
-            self.put(w, d, &old, mask, None)?;
+        }
+        for (&(d, _), old) in parts.iter().zip(&old) {
+            self.put(w, d, old, mask, None)?;
         }
         self.count_access(*space, &addresses, mask, whole, false);
         self.touch(w, *space, &addresses, mask, whole, false);

@@ -6,7 +6,7 @@ use crate::numeric;
 
 /// The new value of an element. Additions of f32 in global memory flush subnormal numbers, those in shared memory do
 /// not.
-pub(super) fn modify(rmw: Rmw, ty: Type, old: u64, b: u64, c: u64, global: bool) -> u64 {
+pub(super) fn modify(rmw: Rmw, ty: Type, old: u64, b: u64, global: bool) -> u64 {
     let signed = |f: fn(i64, i64) -> i64| match ty {
         Type::S32 => f(i64::from(old as i32), i64::from(b as i32)) as u64,
         _ => f(old as i64, b as i64) as u64,
@@ -42,13 +42,7 @@ pub(super) fn modify(rmw: Rmw, ty: Type, old: u64, b: u64, c: u64, global: bool)
         (Rmw::Or, _) => old | b,
         (Rmw::Xor, _) => old ^ b,
         (Rmw::Exch, _) => b,
-        (Rmw::Cas, _) => {
-            if old == b & ty.mask() {
-                c
-            } else {
-                old
-            }
-        }
+        (Rmw::Cas, _) => unreachable!("a swap depends on all elements, which its caller compares"),
         (Rmw::Inc, _) => {
             if old >= b {
                 0

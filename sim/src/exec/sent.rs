@@ -132,7 +132,7 @@ impl Grid<'_> {
                     for (new, old) in data.chunks_exact_mut(size).zip(shared.data[at..].chunks(size)) {
                         let number =
                             |bytes: &[u8]| bytes.iter().rev().fold(0, |n, byte| n << 8 | u64::from(*byte));
-                        let result = modify(*rmw, *ty, number(old), number(new), 0, false);
+                        let result = modify(*rmw, *ty, number(old), number(new), false);
                         new.copy_from_slice(&result.to_le_bytes()[..size]);
                     }
                 }
@@ -153,7 +153,7 @@ impl Grid<'_> {
                 }
                 let mut raw = [0; 8];
                 raw[..len].copy_from_slice(&shared.data[at..at + len]);
-                let new = modify(*rmw, *ty, u64::from_le_bytes(raw), *value, 0, false);
+                let new = modify(*rmw, *ty, u64::from_le_bytes(raw), *value, false);
                 shared.data[at..at + len].copy_from_slice(&new.to_le_bytes()[..len]);
             }
         }

@@ -101,7 +101,7 @@ impl Grid<'_> {
             }
             let number = |bytes: &[u8]| bytes.iter().rev().fold(0, |n, byte| n << 8 | u64::from(*byte));
             let there = &mut self.global.slot_mut(slot).data[at..at + size];
-            let result = modify(rmw, ty, number(there), number(new), 0, true);
+            let result = modify(rmw, ty, number(there), number(new), true);
             there.copy_from_slice(&result.to_le_bytes()[..size]);
         }
         Ok(())

@@ -447,7 +447,7 @@ impl<'a> Lowering<'a> {
                 Register::R64(self.names64.len() as u32 - 1)
             }
             Width::B128 => {
-                return self.error(format!("`{}`: 128-bit registers are not supported", variable.name));
+                return self.error(format!("`{}` is wider than a register", variable.name));
             }
         };
         self.registers.insert(variable.name.clone(), register);

@@ -47,14 +47,25 @@ const COUNTED: &[&str] = &["async", "weak", "mbarrier::complete_tx::bytes"];
 
 fn known(opcode: &str) -> Option<Known> {
     Some(match opcode {
-        "ld" | "ldu" => {
-            &[&["weak", "volatile", "relaxed", "acquire", "mmio"], SCALARS, VECTORS, SCOPES, SPACES, CACHES]
-        }
-        "st" => {
-            &[&["volatile", "relaxed", "release", "mmio"], COUNTED, SCALARS, VECTORS, SCOPES, SPACES, CACHES]
-        }
+        "ld" | "ldu" => &[
+            &["weak", "volatile", "relaxed", "acquire", "mmio", "b128"],
+            SCALARS,
+            VECTORS,
+            SCOPES,
+            SPACES,
+            CACHES,
+        ],
+        "st" => &[
+            &["volatile", "relaxed", "release", "mmio", "b128"],
+            COUNTED,
+            SCALARS,
+            VECTORS,
+            SCOPES,
+            SPACES,
+            CACHES,
+        ],
         "atom" | "red" => &[
-            &["relaxed", "acquire", "release", "acq_rel", "L2::cache_hint"],
+            &["relaxed", "acquire", "release", "acq_rel", "L2::cache_hint", "b128"],
             OPERATIONS,
             COUNTED,
             SCALARS,

@@ -219,7 +219,8 @@ pub(crate) enum Kind {
         /// Destination and operand of each element; more than one where the operation is a vector's.
         parts: Vec<(Dst, Src)>,
         at: Address,
-        c: Option<Src>,
+        /// What `cas` puts in each element's place, where all of them hold their operands.
+        c: Vec<Src>,
     },
     Shuffle {
         mode: Shuffle,

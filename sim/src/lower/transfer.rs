@@ -39,6 +39,20 @@ fn rmw_of(s: &Spelling<'_>) -> Option<Rmw> {
     })
 }
 
+/// Type and number of what one access moves; 128 bits count as two of 64.
+fn elements(s: &Spelling<'_>) -> Option<(Type, Option<usize>)> {
+    let count = s.modifiers.iter().find_map(|m| match *m {
+        "v2" => Some(2),
+        "v4" => Some(4),
+        "v8" => Some(8),
+        _ => None,
+    });
+    match s.last() {
+        "b128" if count.is_none() => Some((Type::U64, Some(2))),
+        last => Some((type_named(last)?, count)),
+    }
+}
+
 fn class(space: Space) -> Class {
     match space {
         Space::Global | Space::Generic => Class::Global,
@@ -57,14 +71,8 @@ impl Lowering<'_> {
             "atom" | "red" => return self.atomic(i, s),
             _ => {}
         }
-        let Some(ty) = type_named(s.last()) else { return self.unknown(i) };
+        let Some((ty, count)) = elements(s) else { return self.unknown(i) };
         let Some(space) = space_of(s) else { return self.unknown(i) };
-        let count = s.modifiers.iter().find_map(|m| match *m {
-            "v2" => Some(2),
-            "v4" => Some(4),
-            "v8" => Some(8),
-            _ => None,
-        });
         let list = |operand: &Operand| match operand {
             Operand::Vector(list) => list.clone(),
             single => vec![single.clone()],
@@ -122,15 +130,9 @@ impl Lowering<'_> {
 
     fn atomic(&self, i: &Instruction, s: &Spelling<'_>) -> Lowered<(Kind, Class)> {
         let o = &i.operands;
-        let Some(ty) = type_named(s.last()) else { return self.unknown(i) };
+        let Some((ty, elements)) = elements(s) else { return self.unknown(i) };
         let Some(space) = space_of(s) else { return self.unknown(i) };
         let reduction = s.name == "red";
-        let elements = s.modifiers.iter().find_map(|m| match *m {
-            "v2" => Some(2),
-            "v4" => Some(4),
-            "v8" => Some(8),
-            _ => None,
-        });
         let Some(rmw) = rmw_of(s) else { return self.unknown(i) };
         let rmw = match (rmw, s.last()) {
             (Rmw::Add, "f16x2") => Rmw::AddPair(Type::F16),
@@ -138,13 +140,18 @@ impl Lowering<'_> {
             (Rmw::Add, "f16" | "bf16" | "u32" | "s32" | "u64" | "f32" | "f64") => rmw,
             (Rmw::Min | Rmw::Max, "u32" | "s32" | "u64" | "s64") => rmw,
             (Rmw::And | Rmw::Or | Rmw::Xor, "b32" | "b64") | (Rmw::Inc | Rmw::Dec, "u32") => rmw,
-            (Rmw::Exch, "b32" | "b64") | (Rmw::Cas, "b16" | "b32" | "b64") if !reduction => rmw,
+            (Rmw::Exch, "b32" | "b64" | "b128") | (Rmw::Cas, "b16" | "b32" | "b64" | "b128")
+                if !reduction =>
+            {
+                rmw
+            }
             _ => return self.unknown(i),
         };
         // Vectors are of floats, in global memory, and of at most 16 bytes.
         let floating = matches!(s.last(), "f32" | "f16" | "bf16" | "f16x2" | "bf16x2");
-        if elements.is_some_and(|count| {
-            !floating || matches!(space, Space::Shared | Space::Cluster) || count * ty.bytes() > 16
+        let vector = elements.filter(|_| s.last() != "b128");
+        if vector.is_some_and(|count| {
+            !floating || matches!(space, Space::Shared | Space::Cluster) || count as u32 * ty.bytes() > 16
         }) {
             return self.unknown(i);
         }
@@ -158,7 +165,7 @@ impl Lowering<'_> {
         }
         let sources = list(&rest[1]);
         let targets = if reduction { vec![Operand::Sink; sources.len()] } else { list(&o[0]) };
-        if sources.len() != elements.unwrap_or(1) as usize || targets.len() != sources.len() {
+        if sources.len() != elements.unwrap_or(1) || targets.len() != sources.len() {
             return self.unknown(i);
         }
         let parts = targets
@@ -167,10 +174,15 @@ impl Lowering<'_> {
             .map(|(d, b)| Ok((self.dst(d)?, self.src(b, ty.bytes())?)))
             .collect::<Lowered<Vec<_>>>()?;
         let c = match (rmw, rest.get(2)) {
-            (Rmw::Cas, Some(c)) => Some(self.src(c, ty.bytes())?),
+            (Rmw::Cas, Some(c)) => {
+                list(c).iter().map(|c| self.src(c, ty.bytes())).collect::<Lowered<Vec<_>>>()?
+            }
             (Rmw::Cas, None) => return self.unknown(i),
-            _ => None,
+            _ => Vec::new(),
         };
+        if rmw == Rmw::Cas && c.len() != parts.len() {
+            return self.unknown(i);
+        }
         Ok((Kind::Atomic { space, ty, rmw, parts, at: self.address(&rest[0])?, c }, class(space)))
     }
 
@@ -180,7 +192,11 @@ impl Lowering<'_> {
         let (Some(ty), true) = (type_named(s.last()), s.has("mbarrier::complete_tx::bytes")) else {
             return self.unknown(i);
         };
-        if o.len() != 3 || ty.bytes() < 4 || (s.name == "red") != rmw.is_some() {
+        if o.len() != 3
+            || ty.bytes() < 4
+            || (s.name == "red") != rmw.is_some()
+            || matches!(rmw, Some(Rmw::Exch | Rmw::Cas))
+        {
             return self.unknown(i);
         }
         let values = match &o[1] {

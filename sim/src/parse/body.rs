@@ -2,7 +2,7 @@
 
 use super::lexer::Kind;
 use super::scope::Scopes;
-use super::{Parsed, Parser};
+use super::{Parsed, Parser, wide};
 use crate::ast::{Function, Instruction, Operand, Space};
 
 /// Reads `{ … }` into the function.
@@ -27,6 +27,7 @@ pub(super) fn read(parser: &mut Parser, function: &mut Function) -> Parsed<()> {
         }
     }
     body.resolve_labels();
+    wide::split(function);
     Ok(())
 }
 

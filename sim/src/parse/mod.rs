@@ -5,6 +5,7 @@ mod lexer;
 mod scope;
 #[cfg(test)]
 mod tests;
+mod wide;
 
 use crate::ast::{Ast, Function, Space, Variable, Width};
 use crate::machine::LoadError;

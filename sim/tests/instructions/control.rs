@@ -1,6 +1,6 @@
 //! Branches, calls, exits: which lanes go where, and where they meet again.
 
-use crate::rig::{lanes, rig};
+use crate::rig::{lanes, rig, schedules};
 use narrowgauge_sim::FaultKind;
 
 #[test]
@@ -334,6 +334,16 @@ fn a_failed_assertion_says_what_it_is() {
         matches!(&wrong.kind, FaultKind::Assertion(what) if what.contains("`x < 5`") && what.contains(":77"))
     );
     assert_eq!(wrong.lane, Some(5));
+    // The others come to a barrier first, and those that fail are not what they miss.
+    let met = assertion(5).edit("HOLDS:", "HOLDS: bar.sync 0;");
+    assert_eq!(met.edit("%t, 5;", "%t, 32;").out(), lanes(|i| i));
+    for schedule in schedules() {
+        for limit in [0, 5, 31] {
+            let wrong = assertion(limit).edit("HOLDS:", "HOLDS: bar.sync 0;").schedule(schedule);
+            let wrong = wrong.fault("call.uni");
+            assert!(matches!(wrong.kind, FaultKind::Assertion(_)), "{wrong}");
+        }
+    }
 }
 
 #[test]

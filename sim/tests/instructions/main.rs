@@ -29,6 +29,7 @@ mod tensor_copies;
 mod tensor_maps;
 mod warp;
 mod wgmma;
+mod wide;
 
 use narrowgauge_sim::{CardProfile, Fault, Launch, Machine, Module, Report, Schedule};
 
