@@ -5,11 +5,15 @@ use narrowgauge::bf16;
 use narrowgauge::gemm::plan::{Input, Mode};
 use narrowgauge::gemm::{BatchedBf16Gemm, Bf16Gemm, Fp8Gemm, GroupedFp8Gemm, Tile, TransposeFp8};
 
-/// The tile of the FP8 products with so many rows and columns, neither swapped nor in a cluster.
-pub fn fp8_tile(rows: usize, columns: usize) -> Option<Tile> {
+/// The tiles of the FP8 products that are neither swapped nor in a cluster.
+pub fn fp8_tiles() -> impl Iterator<Item = Tile> {
     let plain = |tile: &Tile| tile.cluster() == 1 && !tile.swapped();
-    let tiles = Tile::of(Input::Fp8, Mode::Dense).into_iter();
-    tiles.filter(plain).find(|tile| (tile.rows(), tile.columns()) == (rows, columns))
+    Tile::of(Input::Fp8, Mode::Dense).into_iter().filter(plain)
+}
+
+/// The one with so many rows and columns.
+pub fn fp8_tile(rows: usize, columns: usize) -> Option<Tile> {
+    fp8_tiles().find(|tile| (tile.rows(), tile.columns()) == (rows, columns))
 }
 
 /// `tile`: rows and columns of one that there is, or zeros for the planner's choice.

@@ -34,6 +34,18 @@ use narrowgauge::DType;
 use narrowgauge::sim::tensor_map::{Element, Swizzle, TensorMap};
 use serde::Deserialize;
 
+/// An adapter for whoever has none yet.
+pub const EXAMPLE: &str = r#"grid = ["ceil(m * k, 256)"]    # of one to three numbers, or expressions in the operation's extents
+block = [256]
+shared = 0                     # bytes of dynamic shared memory
+[[parameter]]                  # one for each of the kernel's, in their order
+fields = [{ pointer = "a" }]   # an operand, as the first table of the profile names it
+[[parameter]]
+fields = [{ u32 = "m * k" }]   # or i32, u64, i64, f32
+[[parameter]]                  # or a tensor map of an operand
+fields = [{ map = "b", box = [64, 8], swizzle = 128 }]
+"#;
+
 /// A number or an expression.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(untagged)]
@@ -306,6 +318,11 @@ mod tests {
         let text = format!("grid = [1]\nblock = [32]\n[[parameter]]\n{fields}");
         let adapter = Adapter::parse(&text)?;
         adapter.parameters[0].encode(&Names { extents: &[("m", 5)], places: &[place()] })
+    }
+
+    #[test]
+    fn the_example_is_one() {
+        assert_eq!(Adapter::parse(EXAMPLE).unwrap().parameters.len(), 3);
     }
 
     #[test]

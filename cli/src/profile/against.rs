@@ -1,6 +1,6 @@
 //! Runs a kernel that this project did not write on the operands of an operation.
 
-use super::adapter::{Adapter, Names, Place};
+use super::adapter::{Adapter, EXAMPLE, Names, Place};
 use super::code;
 use super::report::{Kernel, Traffic, traffic};
 use crate::cases::{Operand, Prepared};
@@ -47,8 +47,15 @@ impl Foreign {
         let read =
             |path: &Path| std::fs::read_to_string(path).map_err(|e| format!("{}: {e}", path.display()));
         let beside = path.with_extension("toml");
+        let ptx = read(path)?;
+        if adapter.is_none() && !beside.is_file() {
+            let (kernel, wanted) = (path.display(), beside.display());
+            return Err(format!(
+                "how does {kernel} take the operands? {wanted} or --adapter says so, for example:\n\n{EXAMPLE}"
+            ));
+        }
         let adapter = adapter.unwrap_or(&beside);
-        let (ptx, text) = (read(path)?, read(adapter)?);
+        let text = read(adapter)?;
         let module = Module::parse(&ptx).map_err(|e| format!("{}: {e}", path.display()))?;
         let adapter = Adapter::parse(&text).map_err(|e| format!("{}: {e}", adapter.display()))?;
         let entries = module.entries();

@@ -12,7 +12,7 @@ pub mod table;
 mod text;
 mod tools;
 
-use crate::cases::products::fp8_tile;
+use crate::cases::products::{fp8_tile, fp8_tiles};
 use crate::cases::{OPERATIONS, Operation};
 use narrowgauge::sim::Schedule;
 use narrowgauge::{Card, Device};
@@ -157,7 +157,9 @@ fn shape(operation: &Operation, given: &[(&'static str, usize)]) -> Result<Vec<u
         |name| operation.extents.iter().position(|(known, _)| *known == name).map_or(0, |at| extents[at]);
     let (rows, columns) = (tile("tile_m"), tile("tile_n"));
     if (rows, columns) != (0, 0) && fp8_tile(rows, columns).is_none() {
-        return Err(format!("there is no tile of {rows}x{columns}"));
+        let all: Vec<_> = fp8_tiles().map(|tile| format!("{}x{}", tile.rows(), tile.columns())).collect();
+        let all = all.join(", ");
+        return Err(format!("there is no tile of --tile-m {rows} and --tile-n {columns}; there are {all}"));
     }
     Ok(extents)
 }
@@ -178,7 +180,7 @@ mod tests {
         assert_eq!(shape(operation, &[("n", 7)]).unwrap(), [64, 7, 1024, 0, 0]);
         assert!(shape(operation, &[("heads", 7)]).unwrap_err().contains("--m, --n, --k"));
         assert!(shape(operation, &[("tile_m", 64), ("tile_n", 128)]).is_ok());
-        assert!(shape(operation, &[("tile_m", 63)]).unwrap_err().contains("no tile of 63x0"));
+        assert!(shape(operation, &[("tile_m", 63)]).unwrap_err().contains("64x128"));
         assert!(shape(operation, &[("m", 1 << 28)]).unwrap_err().contains("too large"));
     }
 

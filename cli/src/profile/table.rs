@@ -21,6 +21,10 @@ impl Table {
         self.rows.push(cells.into_iter().collect());
     }
 
+    pub fn is_empty(&self) -> bool {
+        self.rows.is_empty()
+    }
+
     /// Every line begins with `indent`.
     pub fn text(&self, indent: &str) -> String {
         let all = || std::iter::once(&self.head).chain(&self.rows);

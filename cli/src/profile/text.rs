@@ -85,7 +85,10 @@ fn one(out: &mut String, kernel: &Kernel, lines: usize) -> std::fmt::Result {
         Err(why) => writeln!(out, "  machine code unknown: {why}")?,
     }
     write!(out, "\n{}", roles(kernel).text("  "))?;
-    write!(out, "\n{}", trips(kernel).text("  "))?;
+    let trips = trips(kernel);
+    if !trips.is_empty() {
+        write!(out, "\n{}", trips.text("  "))?;
+    }
     for role in &profile.roles {
         if let Some((found, trips)) = kernel.sass_loop(role) {
             let mut opcodes: Vec<_> = found.opcodes.iter().collect();
