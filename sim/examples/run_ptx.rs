@@ -26,7 +26,7 @@
 //! ```
 //!
 //! The card is lenient with what PTX forbids and hardware takes: registers that a wgmma in flight owns are waited for, as
-//! ptxas does, and data races and missing fences are warnings, like a shuffle by lanes that its mask does not name.
+//! ptxas does, and data races, missing fences and branches on uninitialised data are warnings, like a shuffle by lanes that its mask does not name.
 //!
 //! The counters go to the standard output; warnings, and a fault, to the standard error. After a fault the exit status
 //! is 1.

@@ -19,7 +19,7 @@ pub enum InFlight {
     Strict,
     /// What ptxas does: wait for the operation first, with a warning. What else PTX forbids and hardware takes is let pass:
     /// generic addresses of shared memory in `ld.shared` or `st.shared`, and with a warning lanes that their warp-wide
-    /// operation's member mask does not name, races and missing fences.
+    /// operation's member mask does not name, races, missing fences and branches and guards that nobody defined.
     Compatible,
 }
 

@@ -52,7 +52,17 @@ impl Grid<'_> {
             if let Some(guard) = op.guard {
                 let used_as =
                     if matches!(op.kind, Kind::Branch { .. }) { "a branch condition" } else { "a guard" };
-                mask = self.decision(w, guard, mask, used_as)?;
+                mask = match self.decision(w, guard, mask, used_as) {
+                    Ok(mask) => mask,
+                    // Kernels compute rows that nobody loaded and nobody stores; which way those go is of no interest.
+                    Err(_) if self.schedule.in_flight == InFlight::Compatible => {
+                        let (value, line) = (self.predicate(w, guard).0, op.line);
+                        self.warnings
+                            .insert(format!("uninitialised data used as {used_as} (PTX line {line})"));
+                        value & mask
+                    }
+                    Err(trouble) => return Err(trouble),
+                };
                 if mask == 0 {
                     split.pc += 1;
                     continue;

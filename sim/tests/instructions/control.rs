@@ -1,7 +1,7 @@
 //! Branches, calls, exits: which lanes go where, and where they meet again.
 
 use crate::rig::{lanes, rig, schedules};
-use narrowgauge_sim::FaultKind;
+use narrowgauge_sim::{FaultKind, InFlight, Schedule};
 
 #[test]
 fn a_guard_holds_for_its_lanes_only() {
@@ -344,6 +344,38 @@ fn a_failed_assertion_says_what_it_is() {
             assert!(matches!(wrong.kind, FaultKind::Assertion(_)), "{wrong}");
         }
     }
+}
+
+#[test]
+fn undefined_decisions_are_faults_of_ours_and_warnings_of_others() {
+    let padded = rig("
+        setp.lt.u32 %p0, %t, 20;
+        mov.u32 %r0, smem;
+        mad.lo.u32 %r0, %t, 4, %r0;
+        @%p0 st.shared.u32 [%r0], %t;
+        bar.warp.sync -1;
+        ld.shared.u32 %r1, [%r0];
+        setp.lt.u32 %p1, %r1, 10;
+        @%p1 bra SMALL;
+        mov.u32 %r1, 99;
+    SMALL:
+        @!%p0 mov.u32 %r1, 7;
+        st.global.u32 [%at], %r1;");
+    padded.fault("bra SMALL");
+    let lenient = Schedule { in_flight: InFlight::Compatible, ..Schedule::default() };
+    let ran = padded.schedule(lenient).run().unwrap();
+    assert_eq!(
+        ran.out,
+        lanes(|i| if i < 10 {
+            i
+        } else if i < 20 {
+            99
+        } else {
+            7
+        })
+    );
+    let told = |w: &String| w.contains("uninitialised data used as a branch condition (PTX line");
+    assert!(ran.report.warnings.iter().any(told), "{:?}", ran.report.warnings);
 }
 
 #[test]
