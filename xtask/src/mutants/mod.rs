@@ -29,7 +29,7 @@ const FAMILIES: [(&str, &[&str]); 6] = [
     ("norm", &["norm", "graphs=norm", "traffic=norm"]),
     ("routing", &["routing", "graphs=routing", "traffic=routing"]),
     ("mla", &["rope", "graphs=mla", "traffic=mla", "mla"]),
-    ("gemm", &["graphs=gemm", "gemm"]),
+    ("gemm", &["gemm=oracle", "gemm=every_tile", "graphs=gemm", "gemm"]),
 ];
 /// `kernels/ptx` and `kernels/tile`, which every family tests.
 const SHARED: &str = "shared";
