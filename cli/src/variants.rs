@@ -83,12 +83,7 @@ fn measure() -> Result<Vec<Row>, String> {
                 scaling: scaling(tile.input()).to_owned(),
                 multicast: tile.cluster(),
                 registers: resources.registers,
-                // Arrays on the stack count too: there should be none.
-                spill_bytes: if machine.local_accesses == 0 {
-                    resources.stack
-                } else {
-                    resources.stack.max(4)
-                },
+                spill_bytes: machine.spill_bytes,
                 sass_per_k_block: tenth(sass),
                 ffma_per_k_block: tenth(ffma),
                 extra_wavefronts_per_k_block: wavefronts
@@ -190,7 +185,7 @@ fn compare(rows: &[Row], before: &[Row]) -> (Vec<String>, Vec<String>) {
     for row in rows {
         let kernel = &row.kernel;
         if row.spill_bytes > 0 {
-            worse.push(format!("{kernel}: {} bytes of stack", row.spill_bytes));
+            worse.push(format!("{kernel}: {} bytes spilled", row.spill_bytes));
         }
         let Some(old) = before.iter().find(|old| old.kernel == *kernel) else {
             stale.push(format!("{kernel} is new"));

@@ -7,6 +7,7 @@
 mod gemm;
 mod mla;
 mod norm;
+mod products;
 mod quant;
 mod routing;
 mod vocab;

@@ -21,6 +21,9 @@ pub struct MachineCode {
     pub instructions: usize,
     /// Loads and stores of local memory: spills, and accesses to arrays on the stack.
     pub local_accesses: usize,
+    /// What its stores to local memory write if each runs once: what ptxas calls spill stores. Where there are loads
+    /// alone, what they read.
+    pub spill_bytes: u32,
     pub loops: Vec<SassLoop>,
 }
 
@@ -99,7 +102,9 @@ pub fn machine_code(cubin: &[u8], entry: &str) -> Result<MachineCode, String> {
     if code.is_empty() {
         return Err(format!("cuobjdump shows no code of `{entry}`"));
     }
+    let bytes = |stem| code.iter().filter(|i| i.stem() == stem).map(sass::Sass::bytes).sum::<u32>();
     Ok(MachineCode {
+        spill_bytes: if bytes("STL") > 0 { bytes("STL") } else { bytes("LDL") },
         instructions: code.iter().filter(|instruction| instruction.opcode != "NOP").count(),
         local_accesses: code.iter().filter(|i| matches!(i.stem(), "LDL" | "STL")).count(),
         loops: sass::loops(&code),

@@ -20,6 +20,18 @@ impl Sass {
         self.opcode.split('.').next().unwrap_or_default()
     }
 
+    /// What a load or a store moves for each lane.
+    pub fn bytes(&self) -> u32 {
+        let wide = self.opcode.split('.').find_map(|modifier| match modifier {
+            "U8" | "S8" => Some(1),
+            "U16" | "S16" => Some(2),
+            "64" => Some(8),
+            "128" => Some(16),
+            _ => None,
+        });
+        wide.unwrap_or(4)
+    }
+
     /// Whether the instruction after it never follows.
     fn ends(&self) -> bool {
         !self.guarded && matches!(self.stem(), "BRA" | "EXIT" | "RET" | "BRX" | "JMP")
@@ -203,6 +215,14 @@ mod tests {
         /*0130*/                   BRA 0xb0 ;
         /*0140*/                   BRA 0x140;
 ";
+
+    #[test]
+    fn accesses_say_how_wide_they_are() {
+        let code = parse(
+            "/*0010*/ STL.128 [R1+0x8], R4 ;\n/*0020*/ @P0 LDL.LU.64 R2, [R1] ;\n/*0030*/ STL [R1], R2 ;",
+        );
+        assert_eq!(code.iter().map(Sass::bytes).collect::<Vec<_>>(), [16, 8, 4]);
+    }
 
     #[test]
     fn lines_are_read() {
