@@ -309,6 +309,23 @@ mod tests {
         }
     }
 
+    /// Others are timed on the same cases, with as many rows in each group.
+    #[test]
+    fn peers_get_the_same_work() {
+        let script = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../tools/peers/peers.py");
+        let Ok(output) = std::process::Command::new("python3").arg("-B").arg(script).arg("--list").output()
+        else {
+            println!("SKIPPED: there is no python3");
+            return;
+        };
+        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        let theirs: Vec<_> = text.lines().collect();
+        assert_eq!(theirs.len(), published::shapes().len(), "{}", String::from_utf8_lossy(&output.stderr));
+        let ours: Vec<_> = all(false).iter().map(|case| format!("{} {:.0}", case.name, case.flops)).collect();
+        let strange: Vec<_> = theirs.iter().filter(|line| !ours.iter().any(|own| own == **line)).collect();
+        assert!(strange.is_empty(), "{strange:?}");
+    }
+
     #[test]
     fn groups_share_rows_unevenly() {
         let rows: Vec<_> = (0..4).map(|group| share(1000, 4, group)).collect();
