@@ -9,7 +9,7 @@
 use super::Source;
 use super::tensor_core::{Operand, TensorCore};
 use crate::dtype::bf16;
-use crate::gemm::reference::{Fp8Product, GradientProduct, Rounding};
+use crate::gemm::reference::{Epilogue, Fp8Product, GradientProduct, Rounding};
 
 const UNIT_F32: f64 = 1.0 / (1u64 << 24) as f64;
 const UNIT_F64: f64 = f64::EPSILON / 2.0;
@@ -41,6 +41,14 @@ struct Problem<'a, T: Operand> {
     promoted: Option<usize>,
     a_scale: &'a dyn Fn(usize, usize) -> f64,
     b_scale: &'a dyn Fn(usize, usize) -> f64,
+    /// What is added to an element in the end, and how often an element is rounded to f32 after its sum.
+    added: &'a dyn Fn(usize, usize) -> f64,
+    rounded: u32,
+}
+
+/// Nothing is added.
+fn nothing(_: usize, _: usize) -> f64 {
+    0.0
 }
 
 /// What a projection needs of B: sums and norms over its N rows, with scales.
@@ -54,9 +62,18 @@ struct Columns {
 }
 
 impl Projection {
-    /// Compares an FP8 product; returns how many rows × vectors were.
-    pub fn check_fp8(&self, product: &Fp8Product<'_>, got: &[f32]) -> Result<u64, String> {
-        let blocks = product.extents.2.div_ceil(128);
+    /// Compares an FP8 product and what became of it; returns how many rows × vectors were. Factors of rows and of columns
+    /// are as good as scales, and what is added has a projection of its own.
+    pub fn check_fp8(
+        &self,
+        product: &Fp8Product<'_>,
+        epilogue: &Epilogue<'_>,
+        got: &[f32],
+    ) -> Result<u64, String> {
+        let (_, n, k) = product.extents;
+        let blocks = k.div_ceil(128);
+        let weight = |row: usize| epilogue.row_weights.get(row).map_or(1.0, |weight| f64::from(*weight));
+        let of = |values: &[f32], at: usize| values.get(at).map_or(0.0, |value| f64::from(*value));
         self.check(
             &Problem {
                 a: product.a,
@@ -64,8 +81,19 @@ impl Projection {
                 extents: product.extents,
                 core: TensorCore::FP8,
                 promoted: Some(128),
-                a_scale: &|row, block| f64::from(product.a_scales[row * blocks + block]),
-                b_scale: &|row, block| f64::from(product.b_scales[row / 128 * blocks + block]),
+                a_scale: &|row, block| {
+                    f64::from(product.a_scales[row * blocks + block])
+                        * f64::from(epilogue.alpha)
+                        * weight(row)
+                },
+                b_scale: &|row, block| {
+                    let column = epilogue.column_scales.get(row).map_or(1.0, |scale| f64::from(*scale));
+                    f64::from(product.b_scales[row / 128 * blocks + block]) * column
+                },
+                added: &|row, column| {
+                    weight(row) * (of(epilogue.bias, column) + of(epilogue.old, row * n + column))
+                },
+                rounded: 5,
             },
             got,
         )
@@ -83,6 +111,8 @@ impl Projection {
                 promoted: Some(128),
                 a_scale: &|row, block| f64::from(product.a_scales[row * blocks + block]),
                 b_scale: &|row, block| f64::from(product.b_scales[row * blocks + block]),
+                added: &nothing,
+                rounded: 0,
             },
             got,
         )
@@ -98,7 +128,20 @@ impl Projection {
     ) -> Result<u64, String> {
         let one = |_: usize, _: usize| 1.0;
         let core = TensorCore::BF16;
-        self.check(&Problem { a, b, extents, core, promoted: None, a_scale: &one, b_scale: &one }, got)
+        self.check(
+            &Problem {
+                a,
+                b,
+                extents,
+                core,
+                promoted: None,
+                a_scale: &one,
+                b_scale: &one,
+                added: &nothing,
+                rounded: 0,
+            },
+            got,
+        )
     }
 
     fn check<T: Operand>(&self, problem: &Problem<'_, T>, got: &[f32]) -> Result<u64, String> {
@@ -110,7 +153,7 @@ impl Projection {
             let signs: Vec<f64> = (0..n).map(|_| if source.bits() >> 63 == 0 { 1.0 } else { -1.0 }).collect();
             let columns = problem.columns(&signs);
             for row in 0..m {
-                let (want, error) = problem.row(row, &columns);
+                let (want, error) = problem.row(row, &columns, &signs);
                 let error = if self.exact { 0.0 } else { error };
                 let got = &got[row * n..][..n];
                 let norm = got.iter().map(|x| f64::from(*x).powi(2)).sum::<f64>().sqrt();
@@ -166,7 +209,7 @@ impl<T: Operand> Problem<'_, T> {
     ///
     /// The bound is that of every element (see [`reference`](crate::gemm::reference)) with norms over the columns in the
     /// place of absolute values: a norm of a sum is at most the sum of the norms.
-    fn row(&self, row: usize, columns: &Columns) -> (f64, f64) {
+    fn row(&self, row: usize, columns: &Columns, signs: &[f64]) -> (f64, f64) {
         let (_, n, k) = self.extents;
         let TensorCore { depth, aligned_bits, kept_bits } = self.core;
         let (mut want, mut error, mut magnitude, mut sum, mut block) = (0.0, 0.0, 0.0, 0.0, 0);
@@ -191,6 +234,15 @@ impl<T: Operand> Problem<'_, T> {
         if let Some(promoted) = self.promoted {
             error += UNIT_F32 * (k.div_ceil(promoted) as f64 + 3.0) * (magnitude + error);
         }
+        let mut norm = 0.0;
+        for (column, sign) in signs.iter().enumerate() {
+            let added = (self.added)(row, column);
+            want += sign * added;
+            norm += added * added;
+        }
+        // No step's value is larger than all that goes into it.
+        let largest = magnitude + error + 2.0 * norm.sqrt();
+        error += (1.0 + UNIT_F32).powi(8) * UNIT_F32 * f64::from(self.rounded) * largest;
         // The projection's own roundings.
         error += UNIT_F64 * (n + k) as f64 * (n as f64).sqrt() * magnitude;
         (want, error)
@@ -201,7 +253,7 @@ impl<T: Operand> Problem<'_, T> {
 mod tests {
     use super::*;
     use crate::gemm::reference::AnyFp8;
-    use crate::verify::tensor_core::{bf16_element, fp8_element};
+    use crate::verify::tensor_core::{bf16_element, fp8_element, fp8_finish};
 
     const EXTENTS: (usize, usize, usize) = (3, 200, 300);
     const EXACT: Projection = Projection { vectors: 2, exact: true, rounding: Rounding::F32, seed: 5 };
@@ -224,12 +276,56 @@ mod tests {
                 Fp8Product { a: &a, a_scales: &a_scales, b: &b, b_scales: &b_scales, extents: EXTENTS };
             let mut got: Vec<f32> = (0..m * n).map(|i| fp8_element(&product, i / n, i % n)).collect();
             let projection = Projection { exact: integers, ..EXACT };
-            assert_eq!(projection.check_fp8(&product, &got), Ok(6));
+            assert_eq!(projection.check_fp8(&product, &Epilogue::NONE, &got), Ok(6));
             got[n + 7] += if integers { 1.0 } else { 1e4 };
-            let error = projection.check_fp8(&product, &got).unwrap_err();
+            let error = projection.check_fp8(&product, &Epilogue::NONE, &got).unwrap_err();
             assert!(error.contains("row 1"), "{error}");
             got[n + 7] = f32::NAN;
-            assert!(projection.check_fp8(&product, &got).is_err());
+            assert!(projection.check_fp8(&product, &Epilogue::NONE, &got).is_err());
+        }
+    }
+
+    /// Every part of an epilogue counts: the product without it does not pass.
+    #[test]
+    fn what_follows_a_product_is_projected_too() {
+        let (m, n, k) = EXTENTS;
+        let mut source = Source::new(8);
+        let mut codes = |len: usize| -> Vec<AnyFp8> {
+            source.integers(len, 11).iter().map(|x| AnyFp8::nearest(*x, false)).collect()
+        };
+        let (a, b) = (codes(m * k), codes(n * k));
+        let (a_scales, b_scales) = (source.powers(m * 3, -2, 2), source.powers(2 * 3, -2, 2));
+        let product = Fp8Product { a: &a, a_scales: &a_scales, b: &b, b_scales: &b_scales, extents: EXTENTS };
+        for integers in [true, false] {
+            let mut drawn = |len: usize, magnitude: f32| -> Vec<f32> {
+                if integers { source.powers(len, 0, 3) } else { source.normals(len, magnitude) }
+            };
+            // What is added counts beside the errors of a product that is not exact.
+            let (columns, weights) = (drawn(n, 1.0), drawn(m, 1.0));
+            let (bias, old) = (drawn(n, 1e5), drawn(m * n, 1e5));
+            let epilogue = Epilogue {
+                alpha: 0.5,
+                column_scales: &columns,
+                bias: &bias,
+                old: &old,
+                row_weights: &weights,
+            };
+            let finished = |epilogue: &Epilogue<'_>| -> Vec<f32> {
+                let finish = |i| fp8_finish(fp8_element(&product, i / n, i % n), epilogue, (i / n, i % n), n);
+                (0..m * n).map(finish).collect()
+            };
+            let projection = Projection { exact: integers, ..EXACT };
+            assert_eq!(projection.check_fp8(&product, &epilogue, &finished(&epilogue)), Ok(6));
+            for lacking in [
+                Epilogue { alpha: 1.0, ..epilogue },
+                Epilogue { column_scales: &[], ..epilogue },
+                Epilogue { bias: &[], ..epilogue },
+                Epilogue { old: &[], ..epilogue },
+                Epilogue { row_weights: &[], ..epilogue },
+            ] {
+                let got = finished(&lacking);
+                assert!(projection.check_fp8(&product, &epilogue, &got).is_err(), "{integers}: {lacking:?}");
+            }
         }
     }
 
@@ -256,7 +352,8 @@ mod tests {
         let zero = vec![AnyFp8::nearest(0.0, false); 32];
         let product =
             Fp8Product { a: &zero, a_scales: &[1.0], b: &zero, b_scales: &[1.0], extents: (1, 1, 32) };
-        assert_eq!(Projection { exact: false, ..EXACT }.check_fp8(&product, &[0.0]), Ok(2));
-        assert!(EXACT.check_fp8(&product, &[f32::MIN_POSITIVE]).is_err());
+        let projection = Projection { exact: false, ..EXACT };
+        assert_eq!(projection.check_fp8(&product, &Epilogue::NONE, &[0.0]), Ok(2));
+        assert!(EXACT.check_fp8(&product, &Epilogue::NONE, &[f32::MIN_POSITIVE]).is_err());
     }
 }

@@ -1,7 +1,7 @@
 //! Masked groups, prepared products, and the long sweep.
 
 use super::{FP8, device, fp8, offsets, under_every_schedule};
-use narrowgauge::gemm::plan::{Input, Output};
+use narrowgauge::gemm::plan::{Input, Mode, Output, Problem, plan};
 use narrowgauge::gemm::{Fp8Gemm, MaskedFp8Gemm, Tile};
 use narrowgauge::verify::gemm::properties::Property;
 use narrowgauge::verify::gemm::{Form, Fp8Check, Rows, Values};
@@ -111,6 +111,77 @@ fn options_that_do_not_fit_are_refused_by_name() {
     super::refused(MaskedFp8Gemm::new(&many, &groups, &counts, &out).launch(&stream), "b");
     super::refused(MaskedFp8Gemm::new(&a, &groups, &counts, &out).launch(&stream), "a");
     super::refused(Fp8Gemm::new(&many, &b, &out).launch(&stream), "a");
+}
+
+/// Whatever split the planner takes, sums stay within their bound, and exact ones exact.
+#[test]
+#[cfg_attr(not(ng_kernels), ignore = "needs compiled kernels: run cargo xtask setup")]
+fn splits_of_the_planner_are_right() {
+    let device = device();
+    let mut split = 0;
+    for (index, form) in Form::covering().into_iter().enumerate().step_by(3) {
+        let (m, n, k) = ([1, 9, 17, 40][index % 4], [72, 264][index % 2], [1040, 2064][index / 2 % 2]);
+        let form = Form { splits: true, ..form };
+        let values = [Values::Normal, Values::Integers][index / 4 % 2];
+        for (mode, rows) in [(Mode::Dense, Rows::Dense(m)), (Mode::Masked, Rows::Masked(&[1, 9], 9))] {
+            let check = Fp8Check { form, values, ..fp8(rows, n, k) };
+            let (m, groups) = if mode == Mode::Dense { (m, 1) } else { (9, 2) };
+            let problem = Problem { mode, groups, ..Problem::dense(Input::Fp8, Output::F32, m, n, k) };
+            split += u32::from(plan(&problem, device.card(), None).unwrap().split > 1);
+            check.check::<f32>(&device).unwrap();
+        }
+    }
+    assert!(split > 4, "only {split} of the products are split");
+}
+
+/// FP8 rows of masked groups whose fresh scales lie column by column.
+#[test]
+#[cfg_attr(not(ng_kernels), ignore = "needs compiled kernels: run cargo xtask setup")]
+fn masked_groups_write_scales_in_either_layout() {
+    let device = device();
+    for tile in Tile::of(Input::Fp8, Mode::Masked).into_iter().filter(|tile| tile.columns() == 128) {
+        for (layout, values) in
+            [(ScaleLayout::RowMajor, Values::Integers), (ScaleLayout::MnMajor, Values::Normal)]
+        {
+            let check =
+                Fp8Check { tile: Some(tile), layout, values, ..fp8(Rows::Masked(&[3, 0, 17], 17), 200, 144) };
+            check.check_quantized(&device, layout == ScaleLayout::MnMajor).unwrap();
+        }
+    }
+}
+
+/// Extents at the edges of everything, each with each, and every way of rows: minutes on the simulated card.
+#[test]
+#[ignore = "long: cargo test --test gemm -- --ignored every_edge --nocapture"]
+fn every_edge_with_every_edge() {
+    let device = device();
+    let forms = Form::covering();
+    let mut all = narrowgauge::verify::Evidence::default();
+    let mut turn = 0;
+    for n in [8, 576, 2112] {
+        for k in [16, 112, 128, 7168] {
+            let dense = [0, 1, 7, 63, 64, 65, 129].map(Rows::Dense);
+            let groups: [&[usize]; 3] = [&[0, 0, 1], &[0, 129, 0, 0], &[1; 7]];
+            let groups =
+                groups.map(Rows::Groups).into_iter().chain(groups.map(|sizes| Rows::Masked(sizes, 129)));
+            for rows in dense.into_iter().chain(groups).chain([Rows::Batched(3, 7)]) {
+                turn += 1;
+                let form = if turn % 2 == 0 { Form::PLAIN } else { forms[turn % forms.len()] };
+                let check =
+                    Fp8Check { form, values: Values::ALL[turn % 4], seed: turn as u64, ..fp8(rows, n, k) };
+                // All elements where that is a matter of seconds, else the model and projections.
+                let small = rows.count() * n * k < 30_000_000;
+                all.add(&match (turn / 4 % 2, small) {
+                    (0, true) => check.check::<f32>(&device).unwrap(),
+                    (0, false) => check.check_large::<f32>(&device).unwrap(),
+                    (_, true) => check.check::<bf16>(&device).unwrap(),
+                    (_, false) => check.check_large::<bf16>(&device).unwrap(),
+                });
+            }
+        }
+    }
+    println!("{turn} products, {} comparisons: {all:?}", all.compared());
+    assert!(turn == 168 && all.compared() > 1_000_000);
 }
 
 /// Every form with every way of rows, every output: minutes on the simulated card.

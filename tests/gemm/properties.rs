@@ -1,11 +1,11 @@
 //! Relations between products, over drawn shapes and schedules.
 
 use super::common::device_under;
-use super::{BF16, FP8, bf16_tile, config, fp8_tile, layouts};
+use super::{BF16, FP8, bf16_tile, config, fp8, fp8_tile, layouts};
 use narrowgauge::gemm::plan::Mode;
 use narrowgauge::verify::gemm::properties::Property;
 use narrowgauge::verify::gemm::{Bf16Check, Form, Fp8Check, Rows, Values};
-use narrowgauge::{ScaleLayout, bf16};
+use narrowgauge::{ScaleLayout, bf16, f16};
 use proptest::prelude::*;
 
 /// Every relation but the one between a product and its parts, which needs groups or batches.
@@ -58,6 +58,63 @@ proptest! {
         Bf16Check { batch: Some(batch), m: sizes[0] + 1, n, k, interleaved, tile: half_tile, values: Values::Normal, seed }
             .holds::<f32>(&device, Property::Parts)
             .map_err(TestCaseError::fail)?;
+    }
+}
+
+/// Relations that hold in every mode and with any epilogue.
+const GENERAL: [Property; 8] = [
+    Property::RowOrder,
+    Property::ColumnOrder,
+    Property::PowersOfTwo,
+    Property::Negation,
+    Property::ZeroBlocks,
+    Property::BlockOrder,
+    Property::Tiles,
+    Property::Parts,
+];
+
+proptest! {
+    #![proptest_config(config(24))]
+
+    #[test]
+    #[cfg_attr(not(ng_kernels), ignore = "needs compiled kernels: run cargo xtask setup")]
+    fn products_of_every_form_and_mode_are_related(
+        (property, form, types, output) in (0..GENERAL.len(), 0..24usize, 0..8usize, 0..3usize),
+        (mode, n, k) in (0..4usize, 129..330usize, 129..400usize),
+        (layout, seed) in (layouts(), any::<u64>()),
+    ) {
+        let rows = [Rows::Dense(37), Rows::Groups(&[3, 0, 34]), Rows::Masked(&[2, 0, 33, 9], 33), Rows::Batched(3, 9)][mode];
+        let property = match (GENERAL[property], rows) {
+            (Property::Parts, Rows::Dense(_)) => Property::Tiles,
+            (property, _) => property,
+        };
+        // Half of the time e4m3 by e4m3.
+        let e5m2 = [types & 5 == 5, types & 6 == 6];
+        let form = Form { e5m2, ..Form::covering()[form] };
+        let check = Fp8Check { layout, values: Values::Normal, form, seed, ..fp8(rows, n, k) };
+        let device = device_under(seed);
+        let held = match output {
+            0 => check.holds::<f32>(&device, property),
+            1 => check.holds::<bf16>(&device, property),
+            _ => {
+                // What f16 holds.
+                let form = Form { alpha: 2f32.powi(-9), ..form };
+                Fp8Check { form, values: Values::Integers, ..check }.holds::<f16>(&device, property)
+            }
+        };
+        held.map_err(TestCaseError::fail)?;
+    }
+}
+
+/// With every epilogue, granularity and pair of types.
+#[test]
+#[cfg_attr(not(ng_kernels), ignore = "needs compiled kernels: run cargo xtask setup")]
+fn a_rows_bits_do_not_depend_on_the_other_rows_in_any_form() {
+    let device = super::device();
+    for (index, form) in Form::covering().into_iter().enumerate().step_by(5) {
+        let form = Form { e5m2: [index % 4 == 1, index % 4 == 2], ..form };
+        let check = Fp8Check { values: Values::Normal, form, ..fp8(Rows::Dense(1), 136, 272) };
+        check.holds_alone::<f32>(&device, &[2, 17, 129]).unwrap();
     }
 }
 

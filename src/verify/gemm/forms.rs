@@ -72,6 +72,7 @@ pub(super) fn mode(device: &Device, seed: u64, rows: Rows<'_>) -> Outcome {
         bias: true,
         accumulate: true,
         row_weights: true,
+        splits: false,
     };
     for (turn, output) in OUTPUTS.into_iter().enumerate() {
         for form in [Form::PLAIN, full] {

@@ -48,7 +48,8 @@ impl Fp8Check<'_> {
 
     /// Whether the blocks of K are added one after the other, as the model of the bits does it.
     pub(super) fn in_order_of_k(&self) -> bool {
-        self.values.exact() || self.tile.and_then(|tile| tile.parts()).is_none_or(|parts| parts == 1)
+        let parts = self.tile.and_then(|tile| tile.parts());
+        self.values.exact() || parts.map_or(!self.form.splits, |parts| parts == 1)
     }
 
     /// Whether the planner has a kernel for it, which the given tile is if there is one.
@@ -61,7 +62,7 @@ impl Fp8Check<'_> {
             groups: self.rows.groups().max(1),
             accumulate: form.accumulate,
             epilogue: form != Form::PLAIN,
-            batch_invariant: true,
+            batch_invariant: !form.splits,
             ..Problem::dense(Input::Fp8, output, self.rows.count().max(1), n.max(1), k)
         };
         plan(&problem, &Card::H20, self.tile).is_some()
@@ -235,7 +236,10 @@ impl Fp8Check<'_> {
         // Each operation is a type of its own.
         macro_rules! prepare {
             ($operation:expr) => {{
-                let mut operation = $operation.batch_invariant();
+                let mut operation = $operation;
+                if !self.form.splits {
+                    operation = operation.batch_invariant();
+                }
                 if let Some(tile) = self.tile {
                     operation = operation.tile(tile);
                 }
@@ -279,16 +283,22 @@ impl Fp8Check<'_> {
         let want = quantize(&sums, self.n, power_of_two);
         let (rows, blocks) = (self.rows.shape(), self.n.div_ceil(128));
         let shape = |last: usize| [&rows[..], &[last]].concat();
-        let packed = |width: usize| match rows[..] {
-            [_, room] => vec![room * width, width, 1],
-            _ => vec![width, 1],
+        // Those of a matrix follow those of the one before it.
+        let pad = self.rows.count().next_multiple_of(4) + 4;
+        let [row, block] = match self.layout {
+            ScaleLayout::RowMajor => [blocks + 1, 1],
+            ScaleLayout::MnMajor => [1, pad],
+        };
+        let packed = match rows[..] {
+            [_, room] => vec![room * row, row, block],
+            _ => vec![row, block],
         };
         let stream = device.stream();
         let run = || {
             let operands = self.operands(device, &inputs)?;
             let strides = self.rows.strides(self.n.next_multiple_of(16) + 16);
             let data = Surrounded::<E4m3>::strided(device, &shape(self.n), &strides, 0)?;
-            let scales = Surrounded::<f32>::strided(device, &shape(blocks), &packed(blocks + 1), 1)?;
+            let scales = Surrounded::<f32>::strided(device, &shape(blocks), &packed, 1)?;
             let out = Fp8Rows::new(data.view().clone(), scales.view().clone())?;
             self.prepare(&operands, &out, device, power_of_two)?.launch(&stream)?;
             Ok((data, scales))
@@ -358,12 +368,9 @@ impl Fp8Check<'_> {
                     fp8_finish(fp8_element(&product, row, column), &epilogue, (row, column), self.n)
                 })?;
             }
-            // A projection knows of no epilogue.
-            if self.form != (Form { codes: self.form.codes, e5m2: self.form.e5m2, ..Form::PLAIN }) {
-                continue;
-            }
-            evidence.projected +=
-                projection.check_fp8(&product, &wide[part]).map_err(|error| format!("{self:?}: {error}"))?;
+            evidence.projected += projection
+                .check_fp8(&product, &epilogue, &wide[part])
+                .map_err(|error| format!("{self:?}: {error}"))?;
         }
         Ok(())
     }

@@ -111,6 +111,8 @@ pub struct Form {
     pub accumulate: bool,
     /// Whether rows have weights.
     pub row_weights: bool,
+    /// Whether the planner may split K, so that a row's bits may depend on their number.
+    pub splits: bool,
 }
 
 impl Form {
@@ -123,6 +125,7 @@ impl Form {
         bias: false,
         accumulate: false,
         row_weights: false,
+        splits: false,
     };
 
     /// Every value of each part, and every pair of values of two parts. Bits of the row numbers of an orthogonal array.
@@ -140,6 +143,7 @@ impl Form {
                 bias: x ^ y,
                 accumulate: x ^ z,
                 row_weights: y ^ z,
+                splits: false,
             }
         };
         (0..24).map(form).collect()

@@ -55,7 +55,8 @@ impl Property {
 }
 
 impl Fp8Check<'_> {
-    /// Holds a property against the kernel. Groups are needed for [`Property::Parts`], and a dense product for the others.
+    /// Holds a property against the kernel. Groups are needed for [`Property::Parts`], and a dense product without an epilogue
+    /// for [`Property::OneHot`], [`Property::Linearity`], [`Property::Repetition`] and [`Property::Graph`].
     pub fn holds<T: Checked + Default>(
         &self,
         device: &Device,
