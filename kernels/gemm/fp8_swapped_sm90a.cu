@@ -7,8 +7,11 @@
 // order of the ranks. So the split changes how sums round; the tile does not: alone, a block gives the bits of the
 // kernel that is not swapped.
 //
-// Variants: BM (8, 16, 32 or 64 tokens), BN (64 or 128 weight rows), STAGES, BLOCKS (per multiprocessor), THREADS, SHARED
-// and GROUP_BYTES (of the launch).
+// With two sides (SWIGLU) a tile has BN gates and the ups of the same columns, BN = 128: B has the N rows of gates first
+// and those of ups behind them. A warpgroup takes 64 of each in turn, and the output is SwiGLU of both sums, quantised.
+//
+// Variants: BM (8, 16, 32 or 64 tokens), BN (64 or 128 weight rows), STAGES, BLOCKS (per multiprocessor), SWIGLU (0 where
+// it is not given), THREADS, SHARED and GROUP_BYTES (of the launch).
 #include "abi.h"
 #include "gemm/row_pieces.cuh"
 #include "gemm/scales.cuh"
@@ -24,15 +27,21 @@
 #include "tile/rows.cuh"
 #include "tile/warp_roles.cuh"
 
+#ifndef SWIGLU
+#define SWIGLU 0
+#endif
+
 using namespace ng;
 
 namespace {
 
+constexpr uint32_t kSides = SWIGLU ? 2 : 1;
 constexpr uint32_t kBlockK = 128;
 constexpr uint32_t kMathWarpgroups = BN / 64;
 constexpr uint32_t kMathWarps = kMathWarpgroups * 4;
 constexpr uint32_t kThreads = (1 + kMathWarpgroups) * tile::kWarpgroup;
-constexpr uint32_t kBytesWeights = BN * kBlockK;
+constexpr uint32_t kBytesSide = BN * kBlockK;
+constexpr uint32_t kBytesWeights = kSides * kBytesSide;
 constexpr uint32_t kBytesTokens = BM * kBlockK;
 constexpr uint32_t kBytesStage = kBytesWeights + kBytesTokens;
 // Registers move from the producer to the math warps; the sum stays what the block was launched with.
@@ -42,13 +51,14 @@ constexpr int kMathRegisters = BN == 128 ? 224 : 200;
 constexpr uint32_t kBody = 4;
 constexpr uint32_t kMathBarrier = 1;
 // Partial sums as rows of tokens. The padding sends the 4 x 8 words of a warp's store to 32 banks.
-constexpr uint32_t kPartialRow = BN + 4;
+constexpr uint32_t kPartialRow = kSides * BN + 4;
 static_assert(128 % BN == 0, "a tile must not straddle two weight scales");
+static_assert(kSides == 1 || BN == 128, "a fresh scale is of one tile");
 
 // Shared memory, from its start.
 constexpr uint32_t kPartialAt = STAGES * kBytesStage;
 constexpr uint32_t kProductsAt = kPartialAt + BM * kPartialRow * 4;
-constexpr uint32_t kPipelineAt = kProductsAt + STAGES * BM * 4;
+constexpr uint32_t kPipelineAt = kProductsAt + STAGES * kSides * BM * 4;
 constexpr uint32_t kReadyAt = kPipelineAt + tile::Pipeline<STAGES>::kBytes;
 constexpr uint32_t kFreeAt = kReadyAt + 8;
 constexpr uint32_t kGroupsAt = kFreeAt + 8;
@@ -63,18 +73,22 @@ __device__ __forceinline__ constexpr uint32_t token_slot(uint32_t token) {
     return BM == 8 ? token : (token & ~15u) | (token & 6u) << 1 | (token >> 3 & 1u) << 1 | (token & 1u);
 }
 
-struct Products : gemm::ScaleProducts<BM> {
+struct Products : gemm::ScaleProducts<BM, kSides> {
     __device__ __forceinline__ void store_tokens(const gemm::Scales& tokens, const gemm::Scales& weights, float* to) const {
-        const float weight = weights.value(b[0]);
 #pragma unroll
-        for (uint32_t i = 0; i < kPerLane; ++i) {
-            const uint32_t token = i * 32 + ptx::lane_id();
-            if (token < BM) to[token_slot(token)] = __fmul_rn(tokens.value(a[i]), weight);
+        for (uint32_t side = 0; side < kSides; ++side) {
+            const float weight = weights.value(b[side]);
+#pragma unroll
+            for (uint32_t i = 0; i < kPerLane; ++i) {
+                const uint32_t token = i * 32 + ptx::lane_id();
+                if (token < BM) to[side * BM + token_slot(token)] = __fmul_rn(tokens.value(a[i]), weight);
+            }
         }
     }
 };
 
 using Position = tile::PipelinePosition<STAGES>;
+using Sums = float[kSides][BM / 2];
 
 // What a math warp needs to go through stages.
 struct Math {
@@ -84,8 +98,8 @@ struct Math {
     const float* products;  // this thread's first, of stage 0
     bool leader;
 
-    __device__ __forceinline__ void load_scales(float (&scales)[BM / 4], Position at) const {
-        const float* const from = products + at.stage * BM;
+    __device__ __forceinline__ void load_scales(float (&scales)[BM / 4], Position at, uint32_t side) const {
+        const float* const from = products + (at.stage * kSides + side) * BM;
         if constexpr (BM == 8) {
             const float2 pair = *reinterpret_cast<const float2*>(from);
             scales[0] = pair.x;
@@ -102,8 +116,8 @@ struct Math {
         }
     }
 
-    __device__ __forceinline__ void multiply(float (&product)[BM / 2], Position at) const {
-        const uint64_t a = tile::descriptor_advance(weights, at.stage * kBytesStage);
+    __device__ __forceinline__ void multiply(float (&product)[BM / 2], Position at, uint32_t side) const {
+        const uint64_t a = tile::descriptor_advance(weights, at.stage * kBytesStage + side * kBytesSide);
         const uint64_t b = tile::descriptor_advance(tokens, at.stage * kBytesStage);
         ptx::wgmma_fence();
 #pragma unroll
@@ -113,36 +127,43 @@ struct Math {
         ptx::wgmma_commit_group();
     }
 
-    // `Blocks` k-blocks without a branch that wgmma registers would cross: while the tensor core works on one, the one
-    // before is scaled and added. Two sets of registers take turns.
+    // `Blocks` k-blocks without a branch that wgmma registers would cross: while the tensor core works on a side of one,
+    // the side before is scaled and added. Two sets of registers take turns.
     template <int Blocks>
-    __device__ __forceinline__ void run(float (&sum)[BM / 2], Position& at) const {
+    __device__ __forceinline__ void run(Sums& sums, Position& at) const {
+        constexpr int kSteps = Blocks * kSides;
         float product[2][BM / 2];
         float scales[2][BM / 4];
         Position before = at;
-        const auto promote = [&](int set) {
+        const auto promote = [&](int step) {
+            const int set = step % 2, side = step % kSides;
             ptx::pin_registers(product[set]);
-            ptx::warp_barrier();
-            if (leader) pipeline.release(before);
+            if (side == kSides - 1) {
+                ptx::warp_barrier();
+                if (leader) pipeline.release(before);
+            }
 #pragma unroll
             for (int i = 0; i < BM / 2; ++i) {
-                sum[i] = __fmaf_rn(product[set][i], scales[set][i / 4 * 2 + i % 2], sum[i]);
+                sums[side][i] = __fmaf_rn(product[set][i], scales[set][i / 4 * 2 + i % 2], sums[side][i]);
             }
         };
 #pragma unroll
-        for (int i = 0; i < Blocks; ++i) {
-            pipeline.wait_full(at);
-            multiply(product[i % 2], at);
-            load_scales(scales[i % 2], at);
-            if (i > 0) {
+        for (int step = 0; step < kSteps; ++step) {
+            const int side = step % kSides;
+            if (side == 0) pipeline.wait_full(at);
+            multiply(product[step % 2], at, side);
+            load_scales(scales[step % 2], at, side);
+            if (step > 0) {
                 ptx::wgmma_wait_group<1>();
-                promote((i - 1) % 2);
+                promote(step - 1);
             }
-            before = at;
-            at.advance();
+            if (side == kSides - 1) {
+                before = at;
+                at.advance();
+            }
         }
         ptx::wgmma_wait_group<0>();
-        promote((Blocks - 1) % 2);
+        promote(kSteps - 1);
     }
 };
 
@@ -219,10 +240,10 @@ extern "C" __global__ void __launch_bounds__(kThreads, BLOCKS) NG_ENTRY(const __
                                 p.a_scales_row_stride, tile.rows_from(tile.row, BM), b_scales,
                                 tile.group * p.b_scales_group_stride + tile.column / 128 * p.b_scales_row_stride +
                                     k_block * p.b_scales_block_stride,
-                                0, 1);
+                                kSides == 1 ? 0 : p.n / 128 * p.b_scales_row_stride, kSides);
                 },
                 [&](const Products& values, uint32_t stage) {
-                    values.store_tokens(a_scales, b_scales, products + stage * BM);
+                    values.store_tokens(a_scales, b_scales, products + stage * kSides * BM);
                 });
             return;
         }
@@ -237,7 +258,10 @@ extern "C" __global__ void __launch_bounds__(kThreads, BLOCKS) NG_ENTRY(const __
                 const uint32_t full = pipeline.full(at.stage);
                 const uint32_t stage = base + at.stage * kBytesStage;
                 ptx::mbarrier_arrive_expect_tx(full, kBytesStage);
-                ptx::tma_load_3d_hinted(stage, &p.b, full, k, tile.column, tile.group, policy);
+#pragma unroll
+                for (uint32_t side = 0; side < kSides; ++side) {
+                    ptx::tma_load_3d_hinted(stage + side * kBytesSide, &p.b, full, k, tile.column + side * p.n, tile.group, policy);
+                }
                 ptx::tma_load_3d_hinted(stage + kBytesWeights, &p.a, full, k, tile.row, tile.batch, ptx::kEvictLast);
             }
         }
@@ -255,14 +279,17 @@ extern "C" __global__ void __launch_bounds__(kThreads, BLOCKS) NG_ENTRY(const __
     Tile tile;
     uint32_t step = 0;
     for (; tile_at(step, tile); ++step) {
-        float sum[BM / 2];
+        Sums sums;
 #pragma unroll
-        for (int i = 0; i < BM / 2; ++i) sum[i] = 0;
+        for (uint32_t side = 0; side < kSides; ++side) {
+#pragma unroll
+            for (float& sum : sums[side]) sum = 0;
+        }
         uint32_t left = tile.k_blocks;
 #pragma unroll 1
-        for (; left >= kBody; left -= kBody) math.run<kBody>(sum, at);
-        if (left & 2) math.run<2>(sum, at);
-        if (left & 1) math.run<1>(sum, at);
+        for (; left >= kBody; left -= kBody) math.run<kBody>(sums, at);
+        if (left & 2) math.run<2>(sums, at);
+        if (left & 1) math.run<1>(sums, at);
 
         // The sums are transposed: this thread holds weight rows `me.row` and 8 more of tokens `me.column` and 1 more
         // of every eight.
@@ -274,7 +301,10 @@ extern "C" __global__ void __launch_bounds__(kThreads, BLOCKS) NG_ENTRY(const __
         }
         float* const mine = partial + me.column * kPartialRow + me.warpgroup * 64 + me.row;
 #pragma unroll
-        for (int i = 0; i < BM / 2; ++i) mine[(i / 4 * 8 + i % 2) * kPartialRow + i / 2 % 2 * 8] = sum[i];
+        for (uint32_t side = 0; side < kSides; ++side) {
+#pragma unroll
+            for (int i = 0; i < BM / 2; ++i) mine[(i / 4 * 8 + i % 2) * kPartialRow + side * BN + i / 2 % 2 * 8] = sums[side][i];
+        }
         if (ranks == 1) {
             ptx::barrier_sync(kMathBarrier, kMathWarps * 32);
         } else {
@@ -293,8 +323,15 @@ extern "C" __global__ void __launch_bounds__(kThreads, BLOCKS) NG_ENTRY(const __
             const bool exists = token < BM && row < tile.row_end;
             float values[4] = {0, 0, 0, 0};
             if (exists) total_piece(values, partial, token * kPartialRow + piece, ranks);
-            gemm::finish_piece<kLanes>(
-                p, values, {tile.group, tile.batch, row, tile.column + piece, uint64_t(tile.batch) * p.rows + row, exists});
+            const gemm::PiecePlace place{tile.group, tile.batch, row, tile.column + piece,
+                                         uint64_t(tile.batch) * p.rows + row, exists};
+            if constexpr (kSides == 1) {
+                gemm::finish_piece<kLanes>(p, values, place);
+            } else {
+                float ups[4] = {0, 0, 0, 0};
+                if (exists) total_piece(ups, partial, token * kPartialRow + BN + piece, ranks);
+                gemm::finish_swiglu(p, values, ups, place);
+            }
         }
         if (ranks > 1) {
             ptx::warp_barrier();

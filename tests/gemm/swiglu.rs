@@ -19,25 +19,37 @@ fn tiles(mode: Mode) -> Vec<Tile> {
     tiles
 }
 
-/// Every tile and split in every mode, with every kind of values: exact, saturated, and where the activation bends.
+/// Every tile in every mode, splits and kinds of values in turn: exact, saturated, and where the activation bends.
 #[test]
 #[cfg_attr(not(ng_kernels), ignore = "needs compiled kernels: run cargo xtask setup")]
 fn every_tile_is_right_under_every_schedule() {
     under_every_schedule(|device| {
-        for rows in ROWS {
-            let tiles = tiles(rows.mode());
-            let split = tiles.iter().flat_map(|tile| tile.splits().iter().map(|parts| tile.split(*parts)));
-            for (i, tile) in split.enumerate() {
-                let values = Values::ALL[i % 4];
-                let check = Fp8Check { tile, values, seed: i as u64, ..fp8(rows, 512, [272, 1168][i % 2]) };
-                gated(check).check(device)?;
-                let clamp = [None, Some(3.0)][i / 2 % 2];
-                SwigluCheck { clamp, power_of_two: i % 2 == 0, ..gated(moderate(check)) }.check(device)?;
+        for (j, rows) in ROWS.into_iter().enumerate() {
+            for (i, tile) in tiles(rows.mode()).into_iter().enumerate() {
+                let parts = tile.splits()[(i + j) % tile.splits().len()];
+                let (values, turn) = (Values::ALL[(i + j) % 4], i + j);
+                let check =
+                    Fp8Check { tile: tile.split(parts), values, seed: i as u64, ..fp8(rows, 256, 656) };
+                let check = if turn % 3 == 0 { check } else { moderate(check) };
+                let clamp = [None, Some(3.0)][turn / 2 % 2];
+                SwigluCheck { clamp, power_of_two: turn % 2 == 0, ..gated(check) }.check(device)?;
             }
         }
         Ok(())
     })
     .unwrap();
+}
+
+/// Every split of every tile, with K that leaves parts of every length.
+#[test]
+#[cfg_attr(not(ng_kernels), ignore = "needs compiled kernels: run cargo xtask setup")]
+fn every_split_is_right() {
+    let device = device();
+    let split = |tile: Tile| tile.splits().iter().map(move |parts| tile.split(*parts));
+    for (i, tile) in tiles(Mode::Dense).into_iter().flat_map(split).enumerate() {
+        let check = Fp8Check { tile, values: Values::ALL[i % 4], ..fp8(Rows::Dense(9), 512, 1168) };
+        gated(moderate(check)).check(&device).unwrap();
+    }
 }
 
 /// Sums so large that the activation is exact: codes and scales bit for bit, the clamp included.
@@ -46,14 +58,13 @@ fn every_tile_is_right_under_every_schedule() {
 fn large_gates_give_exact_codes() {
     let device = device();
     for rows in ROWS {
-        for tile in tiles(rows.mode()) {
-            for clamp in [None, Some(1024.0)] {
-                let values = Values::Positive;
-                let product = Fp8Check { tile: Some(tile), values, ..fp8(rows, 512, 640) };
-                let evidence = SwigluCheck { clamp, ..gated(product) }.check(&device).unwrap();
-                assert_eq!(evidence.bounded, 0, "{tile}");
-                assert!(evidence.exact > 0);
-            }
+        for (i, tile) in tiles(rows.mode()).into_iter().enumerate() {
+            let values = Values::Positive;
+            let product = Fp8Check { tile: Some(tile), values, ..fp8(rows, 256, 640) };
+            let clamp = [None, Some(1024.0)][i % 2];
+            let evidence = SwigluCheck { clamp, ..gated(product) }.check(&device).unwrap();
+            assert_eq!(evidence.bounded, 0, "{tile}");
+            assert!(evidence.exact > 0);
         }
     }
 }

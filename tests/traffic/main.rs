@@ -10,6 +10,7 @@ mod norm;
 mod products;
 mod quant;
 mod routing;
+mod swiglu;
 mod vocab;
 
 use narrowgauge::sim::{Class, Counters, Profile, Schedule};

@@ -130,6 +130,12 @@ pub const OPERATIONS: &[Operation] = &[
         case: |e| fp8_products::k_grouped(e[0], e[1], e[2], e[3]),
     },
     Operation {
+        name: "grouped_fp8_gemm_swiglu",
+        what: "gates and ups of groups of m rows each, SwiGLU, then FP8",
+        extents: &[("groups", 8), ("m", 32), ("n", 256), ("k", 1024)],
+        case: |e| products::grouped_fp8_gemm_swiglu(e[0], e[1], e[2], e[3]),
+    },
+    Operation {
         name: "bf16_gemm",
         what: "bf16 product, f32 out",
         extents: &[("m", 64), ("n", 256), ("k", 1024)],
@@ -260,6 +266,7 @@ pub fn all(simulated: bool) -> Vec<Case> {
         cases.extend(shapes.iter().map(|&(n, k)| products::fp8_gemm(m, n, k, (0, 0))));
         // Every rank holds `groups` of 256 experts, so this share of the chosen rows arrives.
         cases.push(products::grouped_fp8_gemm(groups, (m * chosen).div_ceil(groups), 2 * width, hidden));
+        cases.push(products::grouped_fp8_gemm_swiglu(groups, (m * chosen).div_ceil(groups), width, hidden));
         cases.push(products::bf16_gemm(m, 256, hidden));
         cases.push(products::batched_bf16_gemm(heads, m, attention::LATENT, BLOCK));
         cases.push(attention::rope(m, heads));

@@ -1,9 +1,11 @@
 //! Matrix products.
 
 use super::{Case, Operands, Prepared, bf16s, fp8_blocks, fp8_rows, fp8s, i32s, product};
-use narrowgauge::bf16;
 use narrowgauge::gemm::plan::{Input, Mode};
-use narrowgauge::gemm::{BatchedBf16Gemm, Bf16Gemm, Fp8Gemm, GroupedFp8Gemm, Tile, TransposeFp8};
+use narrowgauge::gemm::{
+    BatchedBf16Gemm, Bf16Gemm, Fp8Gemm, GroupedFp8Gemm, GroupedFp8GemmSwiglu, Tile, TransposeFp8,
+};
+use narrowgauge::{Fp8Rows, ScaleLayout, bf16};
 
 /// The tiles of the FP8 products that are neither swapped nor in a cluster.
 pub fn fp8_tiles() -> impl Iterator<Item = Tile> {
@@ -57,6 +59,30 @@ pub fn grouped_fp8_gemm(groups: usize, rows: usize, n: usize, k: usize) -> Case 
                 .output("out", &out);
             let launch =
                 Box::new(move |stream: &_| GroupedFp8Gemm::new(&a, &b, &offsets, &out).launch(stream));
+            Ok(Prepared { launch, operands })
+        }),
+    }
+}
+
+/// `n`: columns of the output, half of the weights' rows.
+pub fn grouped_fp8_gemm_swiglu(groups: usize, rows: usize, n: usize, k: usize) -> Case {
+    let m = groups * rows;
+    Case {
+        name: format!("grouped_fp8_gemm_swiglu/{groups}x{rows}x{n}x{k}"),
+        flops: 4.0 * product(&[m, n, k]),
+        fp8: true,
+        prepare: Box::new(move |device| {
+            let (a, b) = (fp8_rows(device, m, k)?, fp8_blocks(device, &[groups, 2 * n, k])?);
+            let ends = i32s((0..=groups).map(|group| group * rows));
+            let offsets = device.tensor(&[groups + 1], &ends)?;
+            let out = Fp8Rows::empty(device, m, n, ScaleLayout::MnMajor)?;
+            let operands = Operands::default()
+                .input_rows(["a", "a_scales"], &a)
+                .input_blocks(["b", "b_scales"], &b)
+                .input("offsets", &offsets)
+                .output_rows(["out", "out_scales"], &out);
+            let launch =
+                Box::new(move |stream: &_| GroupedFp8GemmSwiglu::new(&a, &b, &offsets, &out).launch(stream));
             Ok(Prepared { launch, operands })
         }),
     }

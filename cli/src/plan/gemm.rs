@@ -38,6 +38,9 @@ pub struct Options {
     /// A row's bits may not depend on the number of rows
     #[arg(long)]
     batch_invariant: bool,
+    /// SwiGLU of two products of N columns each, gates and ups, to e4m3
+    #[arg(long)]
+    swiglu: bool,
     /// How many of the ranking are shown
     #[arg(long, default_value_t = 12)]
     top: usize,
@@ -122,6 +125,7 @@ impl Options {
             InputName::F16 => Input::F16,
         };
         let output = match self.output {
+            _ if self.swiglu => Output::E4m3,
             OutputName::Bf16 => Output::Bf16,
             OutputName::F16 => Output::F16,
             OutputName::F32 => Output::F32,
@@ -140,6 +144,7 @@ impl Options {
             expected_rows: self.expected,
             accumulate: self.accumulate,
             batch_invariant: self.batch_invariant,
+            swiglu: self.swiglu,
             ..Problem::dense(input, output, m, n, k)
         })
     }

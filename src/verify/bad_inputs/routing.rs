@@ -9,7 +9,7 @@ use crate::device::abi::{
 use crate::dtype::{E4m3, bf16};
 use crate::error::Result;
 use crate::fp8::{Fp8Blocks, Fp8Rows, ScaleLayout};
-use crate::gemm::{GroupedFp8Gemm, KGroupedFp8Gemm, MaskedFp8Gemm};
+use crate::gemm::{GroupedFp8Gemm, KGroupedFp8Gemm, MaskedFp8Gemm, MaskedFp8GemmSwiglu};
 use crate::mla::{CacheWrite, LatentCache, Rope, RopeTables};
 use crate::routing::{Combine, GatherRows, Permutation, Permute, Router};
 use crate::tensor::Tensor;
@@ -393,6 +393,16 @@ pub(super) fn rows() -> Vec<Row> {
         ]),
         row!(41, "more rows than a group's maximum", [
             Masked "MaskedFp8Gemm" |lab| counts_of(lab, [1, 21, 20]),
+            Masked "MaskedFp8GemmSwiglu" |lab| {
+                let (a, b) = (zero_groups(lab, [3, 20, 64]), lab.blocks(&[3, 256, 64]));
+                let (codes, scales) = (lab.out::<E4m3>(&[3, 20, 128]), lab.out::<f32>(&[3, 20, 1]));
+                let out = Fp8Rows::new(codes.view().clone(), scales.view().clone()).map_err(text)?;
+                let counts = lab.tensor(&[3], &[-1, 21, i32::MAX]);
+                MaskedFp8GemmSwiglu::new(&a, &b, &counts, &out).launch(&lab.stream).map_err(text)?;
+                lab.reported(NG_STATUS_BAD_OFFSETS)?;
+                codes.finish("the codes", &mut Default::default())?;
+                scales.finish("the scales", &mut Default::default()).map(drop)
+            },
             Masked "MaskedFp8Gemm, negative" |lab| counts_of(lab, [1, -1, 20]),
             Masked "MaskedFp8Gemm, nonsense" |lab| counts_of(lab, [i32::MIN, i32::MAX, 0]),
             Error "MaskedFp8Gemm, too few" |lab| lab.refuses::<bf16>(&[3, 4, 8], "counts", |out, stream| {

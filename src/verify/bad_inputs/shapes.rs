@@ -5,13 +5,13 @@ use super::{Row, row};
 use crate::dtype::bf16;
 use crate::error::Result;
 use crate::fp8::{Fp8Blocks, Fp8Rows, ScaleLayout};
-use crate::gemm::{BatchedBf16Gemm, Bf16Gemm, Fp8Gemm, GroupedFp8Gemm};
+use crate::gemm::{BatchedBf16Gemm, Bf16Gemm, Fp8Gemm, Fp8GemmSwiglu, GroupedFp8Gemm, GroupedFp8GemmSwiglu};
 use crate::mla::{Attention, LatentCache};
 use crate::norm::{Add, RmsNorm, RmsNormQuantize};
 use crate::quant::Quantize;
 use crate::routing::{GatherRows, Permutation, SwigluQuantize};
 use crate::tensor::Tensor;
-use crate::verify::gemm::{Bf16Check, Form, Fp8Check, Rows, Values};
+use crate::verify::gemm::{Bf16Check, Form, Fp8Check, Rows, SwigluCheck, Values};
 use crate::verify::surrounded::{Place, bits, text};
 use crate::verify::{exact, norm, quant};
 use crate::vocab::Embedding;
@@ -68,6 +68,10 @@ fn attention(lab: &Lab<'_>, query: &Tensor<bf16>, out: &Tensor<bf16>) -> Result<
     Attention::new(query, &cache, &table, &lengths, out).launch(&lab.stream)
 }
 
+fn swiglu(lab: &Lab<'_>, product: Fp8Check<'_>) -> Done {
+    SwigluCheck { product, clamp: Some(10.0), power_of_two: false }.check(lab.device).map(drop)
+}
+
 pub(super) fn rows() -> Vec<Row> {
     vec![
         row!(1, "M = 0", [
@@ -78,6 +82,10 @@ pub(super) fn rows() -> Vec<Row> {
                 let offsets = lab.integers(&[3]);
                 GroupedFp8Gemm::new(&lab.zero_rows(0, 128), &lab.blocks(&[2, 64, 128]), &offsets, out).launch(stream)
             }),
+            NoOp "Fp8GemmSwiglu" |lab| {
+                let (a, b) = (lab.zero_rows(0, 128), lab.blocks(&[256, 128]));
+                Fp8GemmSwiglu::new(&a, &b, &lab.rows(0, 128)).launch(&lab.stream).map_err(text)
+            },
             NoOp "Bf16Gemm" |lab| lab.does_nothing::<bf16>(&[0, 8], |out, stream| {
                 Bf16Gemm::new(&lab.halves(&[0, 64]), &lab.halves(&[8, 64]), out).launch(stream)
             }),
@@ -107,6 +115,10 @@ pub(super) fn rows() -> Vec<Row> {
                 let offsets = lab.tensor(&[2], &[0, 3]);
                 GroupedFp8Gemm::new(&lab.zero_rows(3, 128), &lab.blocks(&[1, 0, 128]), &offsets, out).launch(stream)
             }),
+            NoOp "Fp8GemmSwiglu" |lab| {
+                let (a, b) = (lab.zero_rows(3, 128), lab.blocks(&[0, 128]));
+                Fp8GemmSwiglu::new(&a, &b, &lab.rows(3, 0)).launch(&lab.stream).map_err(text)
+            },
             NoOp "Bf16Gemm" |lab| lab.does_nothing::<f32>(&[3, 0], |out, stream| {
                 Bf16Gemm::new(&lab.halves(&[3, 64]), &lab.halves(&[0, 64]), out).launch(stream)
             }),
@@ -124,6 +136,10 @@ pub(super) fn rows() -> Vec<Row> {
         row!(4, "K not a multiple of 128", [
             Works "Fp8Gemm" |lab| fp8(lab, Fp8Check { k: 300, ..FP8 }),
             Works "GroupedFp8Gemm" |lab| fp8(lab, Fp8Check { k: 129, rows: Rows::Groups(&[2, 0, 5]), ..FP8 }),
+            Works "Fp8GemmSwiglu" |lab| swiglu(lab, Fp8Check { n: 256, k: 300, ..FP8 }),
+            Works "GroupedFp8GemmSwiglu" |lab| {
+                swiglu(lab, Fp8Check { n: 256, k: 129, rows: Rows::Groups(&[2, 0, 5]), ..FP8 })
+            },
             Works "Bf16Gemm" |lab| half(lab, Bf16Check { k: 33, ..BF16 }),
             Works "Quantize" |lab| {
                 quant::check(lab.device, &quant::Problem { columns: 200, ..Default::default() }).map(drop)
@@ -132,6 +148,16 @@ pub(super) fn rows() -> Vec<Row> {
         row!(5, "N not a multiple of 8", [
             Works "Fp8Gemm" |lab| fp8(lab, Fp8Check { n: 13, ..FP8 }),
             Works "GroupedFp8Gemm" |lab| fp8(lab, Fp8Check { n: 131, rows: Rows::Groups(&[2, 0, 5]), ..FP8 }),
+            // A fresh scale is of 128 gates and as many ups.
+            Error "Fp8GemmSwiglu" |lab| {
+                let (a, b) = (lab.zero_rows(3, 128), lab.blocks(&[384, 128]));
+                lab.refused("b", Fp8GemmSwiglu::new(&a, &b, &lab.rows(3, 192)).launch(&lab.stream))
+            },
+            Error "GroupedFp8GemmSwiglu" |lab| {
+                let (a, b, offsets) = (lab.zero_rows(3, 128), lab.blocks(&[2, 130, 128]), lab.integers(&[3]));
+                let out = lab.rows(3, 65);
+                lab.refused("b", GroupedFp8GemmSwiglu::new(&a, &b, &offsets, &out).launch(&lab.stream))
+            },
             Works "BatchedBf16Gemm" |lab| half(lab, Bf16Check { n: 1, batch: Some(3), ..BF16 }),
             Works "RmsNorm" |lab| {
                 norm::check(lab.device, &norm::Problem { columns: 77, ..Default::default() }).map(drop)
