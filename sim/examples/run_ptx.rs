@@ -21,7 +21,7 @@
 //! param u32 17 u32 0 pointer a      a structure by value, padding included
 //! param map a u8 256,64 256 128,64 128 zero
 //!                                   tensor map by value: buffer, element, extents, strides in bytes (or -), box,
-//!                                   swizzle in bytes, fill (zero or nan)
+//!                                   swizzle in bytes, fill (zero or nan); in a structure too
 //! output c c.bin                    written after the launch
 //! ```
 //!
@@ -193,14 +193,18 @@ fn scalar(kind: &str, value: &str, buffers: &HashMap<String, (u64, u64)>) -> Res
 
 fn parameter(words: &[String], buffers: &HashMap<String, (u64, u64)>) -> Result<Vec<u8>, Failure> {
     let words: Vec<&str> = words.iter().map(String::as_str).collect();
-    if let ["map", rest @ ..] = words.as_slice() {
-        return tensor_map(rest, buffers);
+    let (mut rest, mut bytes) = (words.as_slice(), Vec::new());
+    while let [kind, ..] = rest {
+        let size = if *kind == "map" { 8 } else { 2 };
+        let field =
+            rest.get(..size).ok_or_else(|| format!("cannot read the parameter `{}`", words.join(" ")))?;
+        bytes.extend(match *kind {
+            "map" => tensor_map(&field[1..], buffers)?,
+            _ => scalar(kind, field[1], buffers)?,
+        });
+        rest = &rest[size..];
     }
-    if words.is_empty() || !words.len().is_multiple_of(2) {
-        return Err(format!("cannot read the parameter `{}`", words.join(" ")).into());
-    }
-    let fields = words.chunks(2).map(|field| scalar(field[0], field[1], buffers));
-    Ok(fields.collect::<Result<Vec<_>, _>>()?.concat())
+    Ok(bytes)
 }
 
 fn run(job: &Job) -> Result<(), Failure> {
