@@ -74,7 +74,7 @@ fn the_heat_map_is_a_drawing() {
     let svg = std::fs::read_to_string(file).unwrap();
     assert!(svg.starts_with("<svg ") && svg.ends_with("</svg>\n"));
     // A cell for each of four cards and 13 numbers of rows, and the background.
-    assert_eq!(svg.matches("<rect ").count(), 4 * 13 + 1);
+    assert_eq!(svg.matches("<rect ").count(), 4 * 13 + 11 + 1);
 }
 
 #[test]
