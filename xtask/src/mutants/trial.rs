@@ -6,7 +6,7 @@ use super::suite::{Answer, Limit, Suite};
 use crate::variants::Variant;
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::PathBuf;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 pub enum Verdict {
     /// A variant does not compile.
@@ -33,6 +33,8 @@ pub struct Trial {
     pub folder: PathBuf,
     pub seed: u64,
     pub limits: HashMap<&'static str, Limit>,
+    /// What the tests of the sound kernels took.
+    pub sound: Duration,
 }
 
 impl Trial {
@@ -89,8 +91,11 @@ impl Trial {
             return Ok(*limit);
         }
         images::write(&self.folder, &BTreeMap::new())?;
+        let begun = Instant::now();
         let generous = Limit { processor: Duration::from_secs(600), wall: Duration::from_secs(1800) };
-        match self.suite.run(test, &self.folder, self.seed, generous)? {
+        let sound = self.suite.run(test, &self.folder, self.seed, generous)?;
+        self.sound += begun.elapsed();
+        match sound {
             (Answer::Passed, taken) => {
                 let processor = taken * 4 + Duration::from_secs(10);
                 let limit = Limit { processor, wall: Duration::from_secs(600) };
