@@ -4,7 +4,7 @@ use super::{FP8, device, fp8, offsets, under_every_schedule};
 use narrowgauge::gemm::plan::{Input, Mode, Output, Problem, plan};
 use narrowgauge::gemm::{Fp8Gemm, MaskedFp8Gemm, Tile};
 use narrowgauge::verify::gemm::properties::Property;
-use narrowgauge::verify::gemm::{Form, Fp8Check, Rows, Values};
+use narrowgauge::verify::gemm::{Form, Fp8Check, Granularity, Rows, Values};
 use narrowgauge::{Fp8Blocks, Fp8Rows, ScaleLayout, bf16, verify};
 
 /// Counts that only the device sees: pulled into range, reported, nothing outside touched.
@@ -111,6 +111,32 @@ fn options_that_do_not_fit_are_refused_by_name() {
     super::refused(MaskedFp8Gemm::new(&many, &groups, &counts, &out).launch(&stream), "b");
     super::refused(MaskedFp8Gemm::new(&a, &groups, &counts, &out).launch(&stream), "a");
     super::refused(Fp8Gemm::new(&many, &b, &out).launch(&stream), "a");
+}
+
+/// With everything that an epilogue does, in every mode, tiles that no plan takes give the bits of the one that it takes,
+/// which is held against the oracle.
+#[test]
+#[cfg_attr(not(ng_kernels), ignore = "needs compiled kernels: run cargo xtask setup")]
+fn every_tile_gives_the_same_bits_in_every_mode_with_every_epilogue() {
+    let device = device();
+    let everything = Form {
+        alpha: 0.5,
+        bias: true,
+        accumulate: true,
+        row_weights: true,
+        codes: [true, false],
+        ..Form::PLAIN
+    };
+    let rows =
+        [Rows::Dense(19), Rows::Groups(&[3, 0, 18]), Rows::Masked(&[2, 0, 17], 17), Rows::Batched(2, 18)];
+    for (index, rows) in rows.into_iter().enumerate() {
+        let granularity = [Granularity::Blocks, Granularity::Rows][index % 2];
+        let form = Form { granularity, ..everything };
+        let check = Fp8Check { form, values: Values::Normal, ..fp8(rows, 136, 144) };
+        check.check::<f32>(&device).unwrap();
+        check.holds::<f32>(&device, Property::Tiles).unwrap();
+        check.holds::<bf16>(&device, Property::Tiles).unwrap();
+    }
 }
 
 /// Whatever split the planner takes, sums stay within their bound, and exact ones exact.
