@@ -3,7 +3,7 @@
 use narrowgauge::dtype::bf16;
 use narrowgauge::fp8::{Fp8Blocks, Fp8Rows};
 use narrowgauge::gemm::{Bf16Gemm, GroupedFp8Gemm};
-use narrowgauge::routing::{Combine, GatherRows, Permutation, Permute, Router, SwigluQuantize};
+use narrowgauge::routing::{Combine, Permutation, Permute, Router, SwigluQuantize};
 use narrowgauge::{Device, Stream, Tensor};
 
 use super::checkpoint::Checkpoint;
@@ -149,11 +149,10 @@ impl Experts {
 
         let permutation = Permutation::empty(device, tokens, moe.per_token, moe.experts)?;
         Permute::new(&ids, &permutation).launch(stream)?;
-        let gathered = quantized(device, rows, hidden)?;
-        GatherRows::new(x, &permutation, &gathered).launch(stream)?;
 
         let gate_up = device.empty(&[rows, padded(moe.intermediate) + moe.intermediate])?;
-        GroupedFp8Gemm::new(&gathered, &self.gate_up, permutation.offsets(), &gate_up)
+        GroupedFp8Gemm::new(x, &self.gate_up, permutation.offsets(), &gate_up)
+            .gather_entries(permutation.source(), permutation.slots())
             .batch_invariant()
             .launch(stream)?;
         let inner = quantized(device, rows, moe.intermediate)?;

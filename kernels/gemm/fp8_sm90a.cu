@@ -16,6 +16,7 @@
 // given), and of the launch THREADS, SHARED and GROUP_BYTES.
 #include "abi.h"
 #include "gemm/epilogue.cuh"
+#include "gemm/gather.cuh"
 #include "gemm/main_loop.cuh"
 #include "gemm/scales.cuh"
 #include "ptx/cluster.cuh"
@@ -98,7 +99,9 @@ __device__ __forceinline__ void copy_tiles(const NgFp8GemmParams& p, const Pipel
         const uint32_t parts = (tile.rows_from(tile.row, BM) + kPartRows - 1) / kPartRows;
         const bool shared = CLUSTER == 2 && tile.row - walk.rank() * BM + BM < tile.row_end;
         const bool copies_b = parts != 0;
-        const uint32_t bytes = parts * kPartBytes + (copies_b ? Loop::kBytesStage - Loop::kBytesA : 0);
+        // Other warps copy rows that a list names.
+        const uint32_t copied = p.gather != 0 ? 0 : parts;
+        const uint32_t bytes = copied * kPartBytes + (copies_b ? Loop::kBytesStage - Loop::kBytesA : 0);
         for (uint32_t block = 0; block < tile.k_blocks; ++block, at.advance()) {
             pipeline.wait_empty(at);
             const uint32_t full = pipeline.full(at.stage);
@@ -108,7 +111,7 @@ __device__ __forceinline__ void copy_tiles(const NgFp8GemmParams& p, const Pipel
             ptx::mbarrier_arrive_expect_tx(full, bytes);
 #pragma unroll
             for (uint32_t part = 0; part < BM / kPartRows; ++part) {
-                if (part < parts) {
+                if (part < copied) {
                     ptx::tma_load_3d(a + part * kPartBytes, &p.a, full, k, tile.row + part * kPartRows, tile.batch);
                 }
             }
@@ -131,13 +134,22 @@ __device__ __forceinline__ void copy_tiles(const NgFp8GemmParams& p, const Pipel
     }
 }
 
-__device__ __forceinline__ void write_products(const NgFp8GemmParams& p, const Pipeline& pipeline, const Walk& walk, float* products) {
+__device__ __forceinline__ void write_products(const NgFp8GemmParams& p, const Pipeline& pipeline, const Walk& walk,
+                                               float* products, uint32_t base) {
+    // Of the parameters, not of the tile: the tall tiles have no register left for it.
+    const auto count = [&](const tile::Tile&) { return (p.k + kBlockK - 1) / kBlockK; };
+    if (p.gather != 0) {
+        gemm::stream_gathered<Products, tile::Tile, BM, Loop::kBytesStage, kTall>(
+            p, pipeline, base, products, 0, kSides == 1 ? 0 : p.n / 128 * p.b_scales_row_stride, walk, count,
+            [](const Products& values, const gemm::Scales& a_scales, const gemm::Scales& b_scales, float* to) {
+                values.store(a_scales, b_scales, to);
+            });
+        return;
+    }
     const gemm::Scales a_scales{p.a_scales, (p.flags & NG_GEMM_A_SCALES_UE8M0) != 0};
     const gemm::Scales b_scales{p.b_scales, (p.flags & NG_GEMM_B_SCALES_UE8M0) != 0};
     gemm::stream_scales<Products, tile::Tile, kDepth>(
-        pipeline, walk,
-        // Of the parameters, not of the tile: the tall tiles have no register left for it.
-        [&](const tile::Tile&) { return (p.k + kBlockK - 1) / kBlockK; },
+        pipeline, walk, count,
         [&](Products& values, const tile::Tile& tile, uint32_t block) {
             values.load(a_scales,
                         // A group is a batch of A wherever there is a stride.
@@ -177,7 +189,7 @@ extern "C" __global__ void __launch_bounds__(kThreads, BLOCKS) NG_ENTRY(const __
     if (threadIdx.x < tile::kWarpgroup) {
         ptx::set_max_registers_decrease<kProducerRegisters>();
         if (threadIdx.x >= 32) {
-            write_products(p, pipeline, walk, products);
+            write_products(p, pipeline, walk, products, base);
         } else if (threadIdx.x == 0) {
             copy_tiles(p, pipeline, notices, walk, base);
         }

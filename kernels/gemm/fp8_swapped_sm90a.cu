@@ -13,6 +13,7 @@
 // Variants: BM (8, 16, 32 or 64 tokens), BN (64 or 128 weight rows), STAGES, BLOCKS (per multiprocessor), SWIGLU (0 where
 // it is not given), THREADS, SHARED and GROUP_BYTES (of the launch).
 #include "abi.h"
+#include "gemm/gather.cuh"
 #include "gemm/row_pieces.cuh"
 #include "gemm/scales.cuh"
 #include "ptx/cluster.cuh"
@@ -227,6 +228,16 @@ extern "C" __global__ void __launch_bounds__(kThreads, BLOCKS) NG_ENTRY(const __
     Position at;
     if (threadIdx.x < tile::kWarpgroup) {
         ptx::set_max_registers_decrease<kProducerRegisters>();
+        if (threadIdx.x >= 32 && p.gather != 0) {
+            gemm::stream_gathered<Products, Tile, BM, kBytesStage>(
+                p, pipeline, base + kBytesWeights, products, first_block,
+                kSides == 1 ? 0 : p.n / 128 * p.b_scales_row_stride, tile_at,
+                [](const Tile& tile) { return tile.k_blocks; },
+                [](const Products& values, const gemm::Scales& tokens, const gemm::Scales& weights, float* to) {
+                    values.store_tokens(tokens, weights, to);
+                });
+            return;
+        }
         if (threadIdx.x >= 32) {
             const gemm::Scales a_scales{p.a_scales, (p.flags & NG_GEMM_A_SCALES_UE8M0) != 0};
             const gemm::Scales b_scales{p.b_scales, (p.flags & NG_GEMM_B_SCALES_UE8M0) != 0};
@@ -257,12 +268,15 @@ extern "C" __global__ void __launch_bounds__(kThreads, BLOCKS) NG_ENTRY(const __
                 pipeline.wait_empty(at);
                 const uint32_t full = pipeline.full(at.stage);
                 const uint32_t stage = base + at.stage * kBytesStage;
-                ptx::mbarrier_arrive_expect_tx(full, kBytesStage);
+                ptx::mbarrier_arrive_expect_tx(full, p.gather != 0 ? kBytesWeights : kBytesStage);
 #pragma unroll
                 for (uint32_t side = 0; side < kSides; ++side) {
                     ptx::tma_load_3d_hinted(stage + side * kBytesSide, &p.b, full, k, tile.column + side * p.n, tile.group, policy);
                 }
-                ptx::tma_load_3d_hinted(stage + kBytesWeights, &p.a, full, k, tile.row, tile.batch, ptx::kEvictLast);
+                // Other warps copy rows that a list names.
+                if (p.gather == 0) {
+                    ptx::tma_load_3d_hinted(stage + kBytesWeights, &p.a, full, k, tile.row, tile.batch, ptx::kEvictLast);
+                }
             }
         }
         return;

@@ -64,6 +64,19 @@ struct ScaleProducts {
         for (int i = 0; i < Blocks; ++i) b[i] = i < int(blocks) ? b_scales.load(b_first + i * b_stride) : 0;
     }
 
+    // Of the rows of A's scales that `find(row)` gives, none where the number is negative.
+    template <class Find>
+    __device__ __forceinline__ void load_listed(const Scales& a_scales, int64_t a_first, int64_t a_stride, Find find,
+                                                const Scales& b_scales, int64_t b_first, int64_t b_stride) {
+#pragma unroll
+        for (int i = 0; i < kPerLane; ++i) {
+            const uint32_t row = find(i * 32 + ptx::lane_id());
+            a[i] = int32_t(row) >= 0 ? a_scales.load(a_first + row * a_stride) : 0;
+        }
+#pragma unroll
+        for (int i = 0; i < Blocks; ++i) b[i] = b_scales.load(b_first + i * b_stride);
+    }
+
     // To [Blocks][Rows], rows in the order of scale_slot.
     __device__ __forceinline__ void store(const Scales& a_scales, const Scales& b_scales, float* to) const {
         const uint32_t lane = ptx::lane_id();

@@ -47,6 +47,9 @@ struct Pipeline {
     __device__ __forceinline__ void wait_empty(PipelinePosition<Stages> at) const {
         ptx::mbarrier_wait_parity(empty(at.stage), at.phase ^ 1);
     }
+    __device__ __forceinline__ bool is_empty(PipelinePosition<Stages> at) const {
+        return ptx::mbarrier_test_parity(empty(at.stage), at.phase ^ 1);
+    }
     __device__ __forceinline__ void release(PipelinePosition<Stages> at) const { ptx::mbarrier_arrive(empty(at.stage)); }
 };
 

@@ -95,6 +95,13 @@ const HAND_OVER: f64 = 90.0;
 /// Cycles from a TMA request until its bytes from memory are there. An estimate from microbenchmarks of Hopper
 /// (about half a microsecond under load).
 const LATENCY: f64 = 1000.0;
+/// Cycles for which a warp that gathers rows is busy with a stage: a part for each instruction of four rows, and one for
+/// the rest (about 10 and 280 instructions in the machine code, two cycles each beside the math warps: an estimate). Three warps take
+/// turns, each with two stages in flight.
+const GATHER_FOUR_ROWS: f64 = 20.0;
+const GATHER_STAGE: f64 = 560.0;
+const GATHER_WARPS: f64 = 3.0;
+const GATHER_STAGES: f64 = 6.0;
 /// Microseconds of a launch in which no product can run: its blocks start, make barriers, fetch tensor maps and the first
 /// stage; at the end the last stores drain. From published times of DeepGEMM at M = 64 on an H800, less their bytes.
 const LAUNCH_US: f64 = 2.0;
@@ -185,6 +192,8 @@ impl<'a> Rates<'a> {
             Mode::Masked => (each * groups, groups),
             Mode::Batched | Mode::KGrouped => (m * groups, groups),
         };
+        // A list may name rows many times.
+        let a_rows = if problem.a_rows > 0 { rows.min(problem.a_rows as f64) } else { rows };
         let grouped_k = problem.mode == Mode::KGrouped;
         let per_tile_k = if grouped_k { k / groups } else { k };
         let rate = |tflops: f64| tflops * 1e3 / 2.0 / (f64::from(card.sms) * card.clock_ghz);
@@ -205,7 +214,7 @@ impl<'a> Rates<'a> {
             groups,
             macs: sides * rows * n * per_tile_k,
             k_blocks: (per_tile_k / stage_k).ceil(),
-            a_bytes: if grouped_k { m * k } else { rows * k } * element * scales,
+            a_bytes: if grouped_k { m * k } else { a_rows * k } * element * scales,
             other_bytes: b_bytes + out,
         }
     }
@@ -259,8 +268,16 @@ impl<'a> Rates<'a> {
         };
 
         // The pace of so many blocks on one multiprocessor, without and with the warpgroups' own work.
-        let feed =
-            |blocks: f64| blocks * tensor.max(fill).max(requested / (blocks * in_flight).min(L2_PER_SM));
+        let gather = if problem.gather {
+            let busy = (GATHER_STAGE + height / 4.0 * GATHER_FOUR_ROWS) / GATHER_WARPS;
+            busy.max(LATENCY / GATHER_STAGES.min(shape.stages as f64))
+        } else {
+            0.0
+        };
+        let feed = |blocks: f64| {
+            let copies = requested / (blocks * in_flight).min(L2_PER_SM);
+            (blocks * tensor.max(fill).max(copies)).max(gather)
+        };
         let pace = |blocks: f64| feed(blocks).max(blocks * issue).max(chain);
 
         let tiles = self.row_tiles(problem, height * cluster) * cluster * up(problem.n as f64 / width);

@@ -166,6 +166,25 @@ macro_rules! options {
                 self
             }
 
+            #[doc = concat!(
+                "Takes row `indices[i]` of A for row i of the product; `indices`: ", $weights, ", contiguous, on the device."
+            )]
+            ///
+            /// A is then `[T, K]` in every kind of product, with K a multiple of 16, and no copy of its rows is made. Rows
+            /// may be named any number of times. -1 stands for a row of zeros; so does an index that A does not have, which
+            /// [`Status::bad_row`](crate::Status::bad_row) reports.
+            pub fn gather(self, indices: &Tensor<i32>) -> Self {
+                self.gather_entries(indices, 1)
+            }
+
+            /// As [`gather`](Self::gather), where each row of A has `slots` entries: row `entries[i] / slots` of A becomes
+            /// row i of the product. So the rows of
+            /// [`Permutation::source`](crate::routing::Permutation::source) need no division.
+            pub fn gather_entries(mut self, entries: &Tensor<i32>, slots: usize) -> Self {
+                self.0.options.gather = Some(super::gather::Gather { entries: entries.clone(), slots });
+                self
+            }
+
             #[doc = concat!("What each row is multiplied by in the end: ", $weights, ", contiguous.")]
             pub fn row_weights(mut self, weights: &Tensor<f32>) -> Self {
                 self.0.options.row_weights = Some(weights.clone());

@@ -60,6 +60,7 @@ pub mod reference;
 mod bf16_products;
 mod cost;
 mod fp8_products;
+mod gather;
 mod gradient_products;
 mod launch;
 mod output;

@@ -75,6 +75,8 @@ pub struct Problem {
     pub epilogue: bool,
     /// Whether rows of A are named by a list.
     pub gather: bool,
+    /// Rows of A, where a list names them; 0: as many as the list.
+    pub a_rows: usize,
     /// Whether the output is SwiGLU of two products of `n` columns each: gates and ups.
     pub swiglu: bool,
     /// Groups, or pairs of matrices; 1 where there is one.

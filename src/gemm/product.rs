@@ -1,6 +1,7 @@
 //! An FP8 product of any kind: its checks, its parameters, and its launch.
 
 use super::Tile;
+use super::gather::Gather;
 use super::launch::{extents, kernel, operand, planned};
 use super::output::Out;
 use super::plan::{self, Input, Mode, Problem};
@@ -44,6 +45,7 @@ pub(super) struct Options {
     pub power_of_two: bool,
     pub batch_invariant: bool,
     pub expected_rows: usize,
+    pub gather: Option<Gather>,
 }
 
 impl Default for Options {
@@ -58,6 +60,7 @@ impl Default for Options {
             power_of_two: false,
             batch_invariant: false,
             expected_rows: 0,
+            gather: None,
         }
     }
 }
@@ -105,7 +108,7 @@ impl fmt::Debug for PreparedGemm {
 }
 
 impl Product {
-    /// The ranks of A, B and the output.
+    /// The ranks of the rows with their columns, and of B.
     fn ranks(&self) -> [usize; 2] {
         match self.mode {
             Mode::Dense => [2, 2],
@@ -119,18 +122,27 @@ impl Product {
         self.b.extent(1) / if self.swiglu { 2 } else { 1 }
     }
 
+    /// Rows of the output, of each matrix.
+    fn rows(&self) -> usize {
+        self.options.gather.as_ref().map_or(self.a.extent(1), Gather::rows)
+    }
+
     fn shape(&self) -> Vec<usize> {
-        let (m, n) = (self.a.extent(1), self.columns());
-        if self.a.data.rank() == 3 { vec![self.a.extent(2), m, n] } else { vec![m, n] }
+        let (m, n) = (self.rows(), self.columns());
+        if self.ranks()[0] == 3 { vec![self.b.extent(2), m, n] } else { vec![m, n] }
     }
 
     fn validate(&self, device: &Device) -> Result<()> {
         let Self { a, b, out, options, .. } = self;
         let check = Checks::of(self.name);
-        let [a_rank, b_rank] = self.ranks();
+        let [rank, b_rank] = self.ranks();
+        let a_rank = if options.gather.is_some() { 2 } else { rank };
         check.rank("a", &a.data, a_rank)?;
         check.rank("b", &b.data, b_rank)?;
-        let (m, n, k) = (a.extent(1), b.extent(1), a.extent(0));
+        if let Some(gather) = &options.gather {
+            gather.check(check, rank - 1, a, device)?;
+        }
+        let (m, n, k) = (self.rows(), b.extent(1), a.extent(0));
         if b.extent(0) != k {
             let got = format!("of K = {}", b.extent(0));
             return check.fail("b", got, format_args!("of a's K = {k}"));
@@ -146,6 +158,9 @@ impl Product {
         }
         let shape = self.shape();
         out.check(check, &shape, device)?;
+        if let Some(gather) = &options.gather {
+            gather.fits(check, &shape[..rank - 1], out)?;
+        }
         for (operand, names) in [(a, ["a", "the scales of a"]), (b, ["b", "the scales of b"])] {
             operand.on(check, names[0], device)?;
             out.apart_from(check, operand, names)?;
@@ -209,7 +224,9 @@ impl Product {
             groups: if *mode == Mode::Dense { 1 } else { b.extent(2) },
             expected_rows: options.expected_rows,
             batch_invariant: options.batch_invariant,
-            ..Problem::dense(Input::Fp8, out.output(), a.extent(1), self.columns(), a.extent(0))
+            gather: options.gather.is_some(),
+            a_rows: if options.gather.is_some() { a.extent(1) } else { 0 },
+            ..Problem::dense(Input::Fp8, out.output(), self.rows(), self.columns(), a.extent(0))
         }
     }
 
@@ -238,13 +255,16 @@ impl Product {
         };
         let (column_scales, column_scales_group_stride) = vector(&b.column_scales);
         let (bias, bias_group_stride) = vector(&options.bias);
+        let (gather_multiplier, gather_shift) = options.gather.as_ref().map_or((0, 0), Gather::divisor);
+        // Checked where it is used, with a list.
+        let a_row_stride = a.data.strides()[a.data.rank() - 2] as u32;
         let params = NgFp8GemmParams {
             a: operand(device, &a.data, a_rows)?,
             b: operand(device, &b.data, b_rows)?,
             a_scales,
             b_scales,
             offsets: self.groups.as_ref().map_or(0, Tensor::address),
-            gather: 0,
+            gather: options.gather.as_ref().map_or(0, Gather::address),
             out: out.address(),
             out_scales,
             column_scales,
@@ -276,15 +296,16 @@ impl Product {
                 | flag(a.scales.are_codes(), NG_GEMM_A_SCALES_UE8M0)
                 | flag(b.scales.are_codes(), NG_GEMM_B_SCALES_UE8M0)
                 | flag(options.power_of_two, NG_GEMM_SCALES_POWER_OF_TWO),
-            a_rows: 0,
-            a_data: 0,
-            a_row_stride: 0,
-            gather_multiplier: 0,
-            gather_shift: 0,
+            a_rows: a.extent(1) as u32,
+            a_data: a.data.address(),
+            a_row_stride,
+            gather_multiplier,
+            gather_shift,
             reserved: [0; 5],
         };
         let mut launch = b.read_by(a.read_by(kernel(&plan, &params)));
         launch = self.groups.iter().fold(launch, KernelLaunch::reads);
+        launch = options.gather.iter().fold(launch, |launch, gather| gather.read_by(launch));
         launch = options.bias.iter().chain(&options.row_weights).fold(launch, KernelLaunch::reads);
         let launch = Some(out.written_by(launch));
         Ok(PreparedGemm { name: self.name, device: device.clone(), launch })

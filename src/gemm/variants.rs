@@ -25,6 +25,8 @@ pub(crate) struct Source {
     outputs: &'static [Output],
     /// Blocks of a cluster that may share a tile's K.
     splits: &'static [u32],
+    /// Whether it takes rows of A from a list.
+    gathers: bool,
 }
 
 /// Lines with other sources are no business of this family.
@@ -37,6 +39,7 @@ const SOURCES: &[Source] = &[
         modes: &[Mode::Dense, Mode::Contiguous, Mode::Masked, Mode::Batched],
         outputs: &[Output::Bf16, Output::F16, Output::F32, Output::E4m3],
         splits: &[1],
+        gathers: true,
     },
     Source {
         path: "gemm/fp8_swapped_sm90a.cu",
@@ -46,6 +49,7 @@ const SOURCES: &[Source] = &[
         modes: &[Mode::Dense, Mode::Contiguous, Mode::Masked, Mode::Batched],
         outputs: &[Output::Bf16, Output::F16, Output::F32, Output::E4m3],
         splits: &[1, 2, 4, 8],
+        gathers: true,
     },
     Source {
         path: "gemm/fp8_fine_sm90a.cu",
@@ -55,6 +59,7 @@ const SOURCES: &[Source] = &[
         modes: &[Mode::Dense, Mode::KGrouped],
         outputs: &[Output::Bf16, Output::F32],
         splits: &[1],
+        gathers: false,
     },
     Source {
         path: "gemm/bf16_sm90a.cu",
@@ -64,6 +69,7 @@ const SOURCES: &[Source] = &[
         modes: &[Mode::Dense, Mode::Batched],
         outputs: &[Output::Bf16, Output::F16, Output::F32],
         splits: &[1],
+        gathers: false,
     },
 ];
 
@@ -73,7 +79,6 @@ struct Purpose {
     a_e5m2: bool,
     b_e5m2: bool,
     f16: bool,
-    gather: bool,
     swiglu: bool,
     /// `None`: every mode, every output of the source.
     grouped: Option<bool>,
@@ -279,6 +284,9 @@ impl Shape {
             // Fresh scales are of 128 columns of one block.
             return None;
         }
+        if problem.gather && !self.source.gathers {
+            return None;
+        }
         let suits = |variant: &&Variant| variant.purpose.suits(self.source, problem);
         self.variants.iter().find(suits)
     }
@@ -326,7 +334,7 @@ impl Purpose {
             && output
             && epilogue
             && (self.a_e5m2, self.b_e5m2) == (problem.a_e5m2, problem.b_e5m2)
-            && (self.gather, self.swiglu) == (problem.gather, problem.swiglu)
+            && self.swiglu == problem.swiglu
             && self.f16 == (problem.input == Input::F16)
     }
 }
@@ -384,7 +392,6 @@ fn read<'a>(
             "A_E5M2" => purpose.a_e5m2 = on,
             "B_E5M2" => purpose.b_e5m2 = on,
             "F16" => purpose.f16 = on,
-            "GATHER" => purpose.gather = on,
             "SWIGLU" => purpose.swiglu = on,
             "GROUPED" => purpose.grouped = Some(on),
             "OUT_F32" => purpose.out_f32 = Some(on),

@@ -3,6 +3,7 @@
 #[path = "../common/mod.rs"]
 mod common;
 mod forms;
+mod gather;
 mod gradient;
 mod large;
 mod plans;

@@ -13,15 +13,17 @@ pub enum Check {
     Fp8,
     Attention,
     Gather,
+    /// A product of rows that a list names.
+    Listed,
 }
 
 impl Check {
-    pub const ALL: [Check; 3] = [Check::Fp8, Check::Attention, Check::Gather];
+    pub const ALL: [Check; 4] = [Check::Fp8, Check::Attention, Check::Gather, Check::Listed];
 
     /// The kernels whose sources its mutants change.
     pub fn entries(self) -> &'static [&'static str] {
         match self {
-            Check::Fp8 => &["gemm_fp8_64x128"],
+            Check::Fp8 | Check::Listed => &["gemm_fp8_64x128"],
             Check::Attention => &["mla_attention_bf16"],
             Check::Gather => &["gather_rows_e4m3"],
         }
@@ -32,7 +34,8 @@ impl Check {
         for (policy, schedule) in verify::schedules() {
             device.set_schedule(schedule).map_err(|error| error.to_string())?;
             let result = match self {
-                Check::Fp8 => fp8(&device),
+                Check::Fp8 => fp8(&device, Form::PLAIN),
+                Check::Listed => fp8(&device, Form { gathers: 1, ..Form::PLAIN }),
                 Check::Attention => attention(&device),
                 Check::Gather => gather(&device),
             };
@@ -43,7 +46,7 @@ impl Check {
 }
 
 /// More K blocks than the ring has stages, so that stages are used again.
-fn fp8(device: &Device) -> Result<(), String> {
+fn fp8(device: &Device, form: Form) -> Result<(), String> {
     let tile =
         Tile::of(Input::Fp8, Mode::Dense).into_iter().find(|tile| (tile.rows(), tile.columns()) == (64, 128));
     let check = Fp8Check {
@@ -53,7 +56,7 @@ fn fp8(device: &Device) -> Result<(), String> {
         layout: ScaleLayout::RowMajor,
         tile: Some(tile.ok_or("no tile of 64x128")?),
         values: Values::Integers,
-        form: Form::PLAIN,
+        form,
         seed: 3,
     };
     check.check::<bf16>(device).map(drop)

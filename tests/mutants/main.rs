@@ -29,7 +29,7 @@ struct Mutant {
     check: Check,
 }
 
-const MUTANTS: [Mutant; 8] = [
+const MUTANTS: [Mutant; 12] = [
     Mutant {
         name: "wrong swizzle",
         file: "tile/descriptor.cuh",
@@ -92,6 +92,34 @@ const MUTANTS: [Mutant; 8] = [
         snippet: "tile::pointer<const int32_t>(p.source)[row];",
         replacement: "tile::pointer<const int32_t>(p.source)[row < 2 ? row ^ 1 : row];",
         check: Check::Gather,
+    },
+    Mutant {
+        name: "no proxy fence behind gathered rows",
+        file: "gemm/gather.cuh",
+        snippet: "        ptx::fence_proxy_async_shared();\n",
+        replacement: "",
+        check: Check::Listed,
+    },
+    Mutant {
+        name: "the list's next entry",
+        file: "gemm/gather.cuh",
+        snippet: "const uint32_t found = row < exist ? gathered_row(p, first + row, block == 0) : kNoRow;",
+        replacement: "const uint32_t found = row + 1 < exist ? gathered_row(p, first + row + 1, block == 0) : kNoRow;",
+        check: Check::Listed,
+    },
+    Mutant {
+        name: "gathered rows announced while they fly",
+        file: "gemm/gather.cuh",
+        snippet: "            ptx::copy_wait_group<1>();\n",
+        replacement: "            ptx::copy_wait_group<2>();\n",
+        check: Check::Listed,
+    },
+    Mutant {
+        name: "gathered rows without the second half of the swizzle",
+        file: "gemm/gather.cuh",
+        snippet: "(to ^ i % 2 * 64) + i * 512",
+        replacement: "to + i * 512",
+        check: Check::Listed,
     },
 ];
 

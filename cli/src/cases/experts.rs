@@ -64,7 +64,7 @@ pub fn permute(tokens: usize, experts: usize, chosen: usize) -> Case {
     }
 }
 
-fn permuted(device: &Device, tokens: usize, experts: usize, chosen: usize) -> Result<Permutation> {
+pub fn permuted(device: &Device, tokens: usize, experts: usize, chosen: usize) -> Result<Permutation> {
     let ids = draw(device, tokens, experts, chosen)?;
     let permutation = Permutation::empty(device, tokens, ids.dim(1), experts)?;
     Permute::new(&ids, &permutation).launch(&device.stream())?;

@@ -64,6 +64,12 @@ pub const OPERATIONS: &[Operation] = &[
         case: |e| products::grouped_fp8_gemm(e[0], e[1], e[2], e[3]),
     },
     Operation {
+        name: "gathered_fp8_gemm",
+        what: "the same for experts that take their tokens' rows by a list",
+        extents: &[("tokens", 64), ("experts", 8), ("chosen", 4), ("n", 512), ("k", 1024)],
+        case: |e| products::gathered_fp8_gemm(e[0], e[1], e[2], e[3], e[4]),
+    },
+    Operation {
         name: "fp8_gemm_ue8m0",
         what: "the same with UE8M0 scales",
         extents: &[("m", 64), ("n", 576), ("k", 1024)],
@@ -267,6 +273,7 @@ pub fn all(simulated: bool) -> Vec<Case> {
         // Every rank holds `groups` of 256 experts, so this share of the chosen rows arrives.
         cases.push(products::grouped_fp8_gemm(groups, (m * chosen).div_ceil(groups), 2 * width, hidden));
         cases.push(products::grouped_fp8_gemm_swiglu(groups, (m * chosen).div_ceil(groups), width, hidden));
+        cases.push(products::gathered_fp8_gemm(m, groups, chosen, 2 * width, hidden));
         cases.push(products::bf16_gemm(m, 256, hidden));
         cases.push(products::batched_bf16_gemm(heads, m, attention::LATENT, BLOCK));
         cases.push(attention::rope(m, heads));

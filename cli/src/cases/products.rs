@@ -1,5 +1,6 @@
 //! Matrix products.
 
+use super::experts::permuted;
 use super::{Case, Operands, Prepared, bf16s, fp8_blocks, fp8_rows, fp8s, i32s, product};
 use narrowgauge::gemm::plan::{Input, Mode};
 use narrowgauge::gemm::{
@@ -83,6 +84,32 @@ pub fn grouped_fp8_gemm_swiglu(groups: usize, rows: usize, n: usize, k: usize) -
                 .output_rows(["out", "out_scales"], &out);
             let launch =
                 Box::new(move |stream: &_| GroupedFp8GemmSwiglu::new(&a, &b, &offsets, &out).launch(stream));
+            Ok(Prepared { launch, operands })
+        }),
+    }
+}
+
+/// Rows of experts, each of which takes its tokens' by a list.
+pub fn gathered_fp8_gemm(tokens: usize, experts: usize, chosen: usize, n: usize, k: usize) -> Case {
+    Case {
+        name: format!("gathered_fp8_gemm/{tokens}x{experts}x{chosen}x{n}x{k}"),
+        flops: 2.0 * product(&[tokens, chosen.min(experts), n, k]),
+        fp8: true,
+        prepare: Box::new(move |device| {
+            let (a, b) = (fp8_rows(device, tokens, k)?, fp8_blocks(device, &[experts, n, k])?);
+            let permutation = permuted(device, tokens, experts, chosen)?;
+            let out = device.empty::<bf16>(&[tokens * permutation.slots(), n])?;
+            let operands = Operands::default()
+                .input_rows(["a", "a_scales"], &a)
+                .input_blocks(["b", "b_scales"], &b)
+                .input("offsets", permutation.offsets())
+                .input("entries", permutation.source())
+                .output("out", &out);
+            let launch = Box::new(move |stream: &_| {
+                GroupedFp8Gemm::new(&a, &b, permutation.offsets(), &out)
+                    .gather_entries(permutation.source(), permutation.slots())
+                    .launch(stream)
+            });
             Ok(Prepared { launch, operands })
         }),
     }

@@ -3,13 +3,13 @@
 use super::lab::{Lab, is};
 use super::{Row, row};
 use crate::device::abi::{
-    NG_STATUS_BAD_EXPERT, NG_STATUS_BAD_OFFSETS, NG_STATUS_BAD_POSITION, NG_STATUS_BAD_SLOT,
-    NG_STATUS_BAD_TOKEN, NG_STATUS_NAN_SCORE, NG_STATUS_UNROUTED,
+    NG_STATUS_BAD_EXPERT, NG_STATUS_BAD_OFFSETS, NG_STATUS_BAD_POSITION, NG_STATUS_BAD_ROW,
+    NG_STATUS_BAD_SLOT, NG_STATUS_BAD_TOKEN, NG_STATUS_NAN_SCORE, NG_STATUS_UNROUTED,
 };
 use crate::dtype::{E4m3, bf16};
 use crate::error::Result;
 use crate::fp8::{Fp8Blocks, Fp8Rows, ScaleLayout};
-use crate::gemm::{GroupedFp8Gemm, KGroupedFp8Gemm, MaskedFp8Gemm, MaskedFp8GemmSwiglu};
+use crate::gemm::{Fp8Gemm, GroupedFp8Gemm, KGroupedFp8Gemm, MaskedFp8Gemm, MaskedFp8GemmSwiglu};
 use crate::mla::{CacheWrite, LatentCache, Rope, RopeTables};
 use crate::routing::{Combine, GatherRows, Permutation, Permute, Router};
 use crate::tensor::Tensor;
@@ -285,6 +285,19 @@ pub(super) fn rows() -> Vec<Row> {
             },
             Masked "GatherRows" |lab| {
                 check_gather(lab.device, [5, 4, 16], 200, ScaleLayout::RowMajor, true, 35).map(drop)
+            },
+            Masked "Fp8Gemm, gather" |lab| {
+                let ones = |rows| lab.tensor(&[rows, 16], &vec![E4m3::from_f32(1.0); rows * 16]);
+                let scales = |rows| lab.tensor(&[rows, 1], &vec![1.0; rows]);
+                let a = Fp8Rows::new(ones(2), scales(2)).map_err(text)?;
+                let b = Fp8Blocks::new(ones(8), scales(1)).map_err(text)?;
+                let list = lab.tensor(&[5], &[1, 2, -1, i32::MIN, i32::MAX]);
+                let got = lab.writes::<bf16>(&[5, 8], |out, stream| {
+                    Fp8Gemm::new(&a, &b, out).gather(&list).launch(stream)
+                })?;
+                let rows = [16.0, 0.0, 0.0, 0.0, 0.0].map(|sum| [bf16::from_f32(sum); 8]);
+                exact("rows", &got, &rows.concat())?;
+                lab.reported(NG_STATUS_BAD_ROW)
             },
             Masked "Embedding" |lab| {
                 let table = lab.tensor(&[3, 1], &[1.0, 2.0, 3.0].map(bf16::from_f32));

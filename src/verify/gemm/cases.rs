@@ -339,6 +339,7 @@ pub(in crate::verify) fn cases() -> Vec<Case> {
         }),
         case!("FP8, every form", |device, seed| forms::forms(device, seed)),
         case!("FP8, every pair of types", |device, seed| forms::types(device, seed)),
+        case!("FP8, rows that a list names", |device, seed| forms::gathered(device, seed)),
         case!("FP8, extents at the edges", |device, seed| forms::edges(device, seed)),
         case!("FP8, groups empty, huge and of one row", |device, seed| forms::groups(device, seed)),
         case!("FP8 dense, every output", |device, seed| forms::mode(device, seed, Rows::Dense(70))),

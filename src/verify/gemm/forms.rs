@@ -5,7 +5,8 @@ use super::{Checked, Form, Fp8Check, Granularity, Rows, Values};
 use crate::device::Device;
 use crate::dtype::{bf16, f16};
 use crate::fp8::ScaleLayout;
-use crate::gemm::plan::{Mode, Output};
+use crate::gemm::Tile;
+use crate::gemm::plan::{Input, Mode, Output};
 use crate::verify::{Evidence, Source};
 
 type Outcome = Result<Evidence, String>;
@@ -68,6 +69,7 @@ pub(super) fn mode(device: &Device, seed: u64, rows: Rows<'_>) -> Outcome {
         granularity: Granularity::Blocks,
         codes: [true, true],
         e5m2: [false; 2],
+        gathers: 0,
         alpha: 0.5,
         bias: true,
         accumulate: true,
@@ -107,6 +109,39 @@ pub(super) fn types(device: &Device, seed: u64) -> Outcome {
                 ..DENSE
             };
             run(device, &mut all, &if output == Output::F16 { small(check) } else { check }, output)?;
+        }
+    }
+    Ok(all)
+}
+
+/// Rows of A that a list names, with every way that rows find weights and a quarter of the tiles; also as the product of a
+/// copy of these rows, bit for bit.
+pub(super) fn gathered(device: &Device, seed: u64) -> Outcome {
+    let mut all = Evidence::default();
+    let rows =
+        [Rows::Dense(197), Rows::Groups(&[3, 0, 130]), Rows::Masked(&[2, 0, 65], 67), Rows::Batched(2, 9)];
+    let mut forms = Form::covering().into_iter().cycle().skip(seed as usize % 24);
+    for (index, rows) in rows.into_iter().enumerate() {
+        let tiles = Tile::of(Input::Fp8, rows.mode());
+        let candidates = std::iter::once(None).chain(tiles.into_iter().map(Some)).enumerate();
+        for (at, tile) in candidates.skip((index + seed as usize) % 4).step_by(4) {
+            let turn = 5 * index + at + seed as usize;
+            let form = if turn.is_multiple_of(3) { Form::PLAIN } else { forms.next().unwrap_or(Form::PLAIN) };
+            let check = Fp8Check {
+                rows,
+                n: [136, 72][at % 2],
+                k: [272, 1040, 400, 16][turn % 4],
+                layout: [ScaleLayout::RowMajor, ScaleLayout::MnMajor][turn / 2 % 2],
+                tile,
+                values: Values::ALL[turn / 3 % 4],
+                form: Form { gathers: [1, 1, 3, 8][turn % 4], ..form },
+                seed: seed ^ (turn as u64) << 8,
+            };
+            if !check.is_possible(Output::F32) {
+                continue;
+            }
+            run(device, &mut all, &check, [Output::F32, Output::Bf16][turn % 2])?;
+            all.add(&check.is_that_of_a_copy(device)?);
         }
     }
     Ok(all)

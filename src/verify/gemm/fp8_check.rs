@@ -58,6 +58,7 @@ impl Fp8Check<'_> {
         let problem = Problem {
             a_e5m2: form.e5m2[0],
             b_e5m2: form.e5m2[1],
+            gather: form.gathers > 0,
             mode: self.rows.mode(),
             groups: self.rows.groups().max(1),
             accumulate: form.accumulate,
@@ -102,6 +103,7 @@ impl Fp8Check<'_> {
     pub fn parts(&self, inputs: &Fp8Inputs) -> Vec<(Range<usize>, Fp8Check<'static>, Fp8Inputs)> {
         let part = |(rows, product, epilogue): (Range<usize>, Fp8Product<'_>, Epilogue<'_>)| {
             let Self { n, k, layout, values, form, seed, .. } = *self;
+            let form = Form { gathers: 0, ..form };
             let check =
                 Fp8Check { rows: Rows::Dense(rows.len()), n, k, layout, tile: None, values, form, seed };
             let inputs = Fp8Inputs {
@@ -113,6 +115,7 @@ impl Fp8Check<'_> {
                 bias: epilogue.bias.to_vec(),
                 row_weights: epilogue.row_weights.to_vec(),
                 old: epilogue.old.to_vec(),
+                entries: Vec::new(),
             };
             (rows, check, inputs)
         };
@@ -255,6 +258,12 @@ impl Fp8Check<'_> {
                 if self.form.accumulate {
                     operation = operation.accumulate();
                 }
+                if let Some(entries) = &operands.entries {
+                    operation = match self.form.gathers {
+                        1 => operation.gather(entries),
+                        slots => operation.gather_entries(entries, slots),
+                    };
+                }
                 if power_of_two {
                     operation = operation.power_of_two_scales();
                 }
@@ -267,6 +276,17 @@ impl Fp8Check<'_> {
             (Rows::Batched(..), _) => prepare!(BatchedFp8Gemm::new(a, b, out)),
             _ => prepare!(Fp8Gemm::new(a, b, out)),
         }
+    }
+
+    /// The product of rows that a list names has the bits of that of a copy of these rows.
+    pub fn is_that_of_a_copy(&self, device: &Device) -> Result<Evidence, String> {
+        let mut evidence = Evidence::default();
+        let inputs = self.inputs();
+        let copied = Fp8Check { form: Form { gathers: 0, ..self.form }, ..*self };
+        let [got, want] = [self, &copied].map(|check| check.run::<f32>(device, &inputs));
+        let (got, want) = (self.counting(&got?, self.n), self.counting(&want?, self.n));
+        evidence.exact(&format!("{self:?} and that of a copy"), &bits(&got), &bits(&want))?;
+        Ok(evidence)
     }
 
     /// Runs it to FP8 rows and compares codes and scales, bit for bit, with what quantisation makes of the sums: the exact

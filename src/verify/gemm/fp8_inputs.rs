@@ -103,6 +103,8 @@ pub struct Form {
     pub codes: [bool; 2],
     /// Whether A and B are e5m2, not e4m3.
     pub e5m2: [bool; 2],
+    /// Entries that name one row of A, where a list names its rows: 1 is a list of rows. 0: there is no list.
+    pub gathers: usize,
     /// A factor of all sums.
     pub alpha: f32,
     /// Whether there is a bias for each column.
@@ -121,6 +123,7 @@ impl Form {
         granularity: Granularity::Blocks,
         codes: [false; 2],
         e5m2: [false; 2],
+        gathers: 0,
         alpha: 1.0,
         bias: false,
         accumulate: false,
@@ -139,6 +142,7 @@ impl Form {
                 granularity,
                 codes: [x, y && granularity != Granularity::Rows],
                 e5m2: [false; 2],
+                gathers: 0,
                 alpha: if z { 0.5 } else { 1.0 },
                 bias: x ^ y,
                 accumulate: x ^ z,
@@ -169,6 +173,8 @@ pub struct Fp8Inputs {
     pub row_weights: Vec<f32>,
     /// What the output holds before, `[m, n]`.
     pub old: Vec<f32>,
+    /// Which entry each row of `a` is, `[m]`: rows that are the same entry are equal, those of -1 zero.
+    pub entries: Vec<i32>,
 }
 
 impl Fp8Inputs {
@@ -229,6 +235,57 @@ impl Fp8Check<'_> {
         });
         // Any output type has them.
         let old = drawn(form.accumulate, m * n, &|source| source.integer(-100, 100));
-        Fp8Inputs { a, a_scales, b, b_scales, column_scales, bias, row_weights, old }
+        let mut inputs = Fp8Inputs {
+            a,
+            a_scales,
+            b,
+            b_scales,
+            column_scales,
+            bias,
+            row_weights,
+            old,
+            entries: Vec::new(),
+        };
+        if form.gathers > 0 {
+            self.draw_entries(&mut inputs, &mut source);
+        }
+        inputs
+    }
+
+    /// Rows of A where a list names them: more than any list names.
+    pub(super) fn named_rows(&self) -> usize {
+        self.rows.count() + 3
+    }
+
+    /// A list that leaves rows out, repeats others and has rows of none. Rows that do not count are any number.
+    fn draw_entries(&self, inputs: &mut Fp8Inputs, source: &mut Source) {
+        let (k, blocks) = (self.k, self.blocks());
+        let places = source.permutation(self.named_rows());
+        let ranges = self.rows.ranges();
+        let mut named: Vec<usize> = Vec::new();
+        for row in 0..self.rows.count() {
+            let entry = |place: usize, slot: usize| (place * self.form.gathers + slot) as i32;
+            let slot = source.below(self.form.gathers);
+            if !ranges.iter().any(|range| range.contains(&row)) {
+                inputs.entries.push([i32::MAX, i32::MIN, -2][row % 3]);
+                continue;
+            }
+            match source.below(8) {
+                0 => {
+                    inputs.a[row * k..][..k].iter_mut().for_each(|value| *value = value.with_bits(0));
+                    inputs.entries.push(-1);
+                }
+                1 | 2 if !named.is_empty() => {
+                    let other = named[source.below(named.len())];
+                    inputs.a.copy_within(other * k..(other + 1) * k, row * k);
+                    inputs.a_scales.copy_within(other * blocks..(other + 1) * blocks, row * blocks);
+                    inputs.entries.push(entry(places[other], slot));
+                }
+                _ => {
+                    inputs.entries.push(entry(places[row], slot));
+                    named.push(row);
+                }
+            }
+        }
     }
 }

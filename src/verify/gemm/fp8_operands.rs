@@ -44,6 +44,7 @@ pub struct Fp8Operands {
     pub(super) groups: Option<Tensor<i32>>,
     pub(super) bias: Option<Tensor<f32>>,
     pub(super) row_weights: Option<Tensor<f32>>,
+    pub(super) entries: Option<Tensor<i32>>,
 }
 
 impl Fp8Operands {
@@ -77,8 +78,24 @@ impl Fp8Check<'_> {
         let blocks = self.blocks();
         let mut data = inputs.a.clone();
         let mut scales = inputs.a_scales.clone();
-        let ranges = rows.ranges();
-        for row in (0..rows.count()).filter(|row| !ranges.iter().any(|range| range.contains(row))) {
+        if form.gathers > 0 {
+            // What no entry names is NaN too.
+            data = vec![AnyFp8::nearest(0.0, form.e5m2[0]).with_bits(0x7F); self.named_rows() * k];
+            scales = match form.granularity {
+                Granularity::Tensor => scales,
+                _ => vec![f32::NAN; self.named_rows() * blocks],
+            };
+            for (row, entry) in inputs.entries.iter().enumerate().filter(|(row, _)| self.counts(*row)) {
+                let entry = usize::try_from(*entry).ok();
+                let Some(at) = entry.and_then(|entry| entry.checked_div(form.gathers)) else { continue };
+                data[at * k..][..k].copy_from_slice(&inputs.a[row * k..][..k]);
+                if form.granularity != Granularity::Tensor {
+                    scales[at * blocks..][..blocks]
+                        .copy_from_slice(&inputs.a_scales[row * blocks..][..blocks]);
+                }
+            }
+        }
+        for row in (0..rows.count()).filter(|row| form.gathers == 0 && !self.counts(*row)) {
             data[row * k..][..k].iter_mut().for_each(|value| *value = value.with_bits(0x7F));
             if form.granularity != Granularity::Tensor {
                 scales[row * blocks..][..blocks].fill(f32::NAN);
@@ -109,7 +126,11 @@ impl Fp8Check<'_> {
         };
         let bias = vector(self.grouped(&[n]), &inputs.bias, form.bias)?;
         let row_weights = vector(rows.shape(), &inputs.row_weights, form.row_weights)?;
-        Ok(Fp8Operands { a, a_scales, b, groups, bias, row_weights })
+        let entries = match form.gathers {
+            0 => None,
+            _ => Some(device.tensor(&rows.shape(), &inputs.entries)?),
+        };
+        Ok(Fp8Operands { a, a_scales, b, groups, bias, row_weights, entries })
     }
 
     /// Elements from a row of data to the next. Rows start at multiples of 16 bytes.
@@ -125,9 +146,20 @@ impl Fp8Check<'_> {
         }
     }
 
+    /// The rows of A as they lie on the device.
+    fn rows_of_a(&self) -> Rows<'_> {
+        if self.form.gathers > 0 { Rows::Dense(self.named_rows()) } else { self.rows }
+    }
+
+    /// Whether a row, counted over all groups, counts.
+    fn counts(&self, row: usize) -> bool {
+        self.rows.ranges().iter().any(|range| range.contains(&row))
+    }
+
     fn placed_a<T: Poison>(&self, device: &Device, codes: &[T]) -> Result<Surrounded<T>> {
-        let shape = [&self.rows.shape()[..], &[self.k]].concat();
-        Surrounded::strided(device, &shape, &self.rows.strides(self.width()), 16)?.filled(codes)
+        let rows = self.rows_of_a();
+        let shape = [&rows.shape()[..], &[self.k]].concat();
+        Surrounded::strided(device, &shape, &rows.strides(self.width()), 16)?.filled(codes)
     }
 
     fn scaled_a<T: Fp8>(
@@ -137,7 +169,7 @@ impl Fp8Check<'_> {
         scales: &[f32],
         in_blocks: &mut Option<Surrounded<f32>>,
     ) -> Result<ScaledRows<T>> {
-        let (blocks, matrices) = (self.blocks(), self.rows.shape());
+        let (blocks, matrices) = (self.blocks(), self.rows_of_a().shape());
         let shape = [&matrices[..], &[blocks]].concat();
         let room = matrices[matrices.len() - 1];
         let pad = room.next_multiple_of(4) + 4;
@@ -146,7 +178,7 @@ impl Fp8Check<'_> {
             ScaleLayout::MnMajor => [blocks.max(1) * pad, 1, pad],
         };
         let strides = &strides[3 - shape.len()..];
-        let of_rows = || per_row(scales, blocks, self.rows.count());
+        let of_rows = || per_row(scales, blocks, self.rows_of_a().count());
         let of_all = [scales.first().copied().unwrap_or(1.0)];
         Ok(match (self.form.granularity, self.form.codes[0]) {
             (Granularity::Blocks, false) => {
