@@ -3,7 +3,7 @@
 #![allow(missing_docs, reason = "criterion_group! makes a public function")]
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
-use narrowgauge::gemm::{BatchedBf16Gemm, Fp8Gemm, GroupedFp8Gemm};
+use narrowgauge::gemm::{BatchedHalfGemm, Fp8Gemm, GroupedFp8Gemm};
 use narrowgauge::verify::{self, Source};
 use narrowgauge::{Device, E4m3, Fp8Blocks, Fp8Rows, bf16};
 
@@ -61,7 +61,7 @@ fn gemm(criterion: &mut Criterion) {
     group.throughput(Throughput::Elements((heads * m * n * k) as u64));
     group.bench_function(format!("bf16 {heads} heads of {m}x{n}x{k}"), |bencher| {
         bencher.iter(|| {
-            BatchedBf16Gemm::new(&a, &b, &out).launch(&stream).unwrap();
+            BatchedHalfGemm::new(&a, &b, &out).launch(&stream).unwrap();
             stream.synchronize().unwrap();
         });
     });

@@ -193,13 +193,16 @@ enum NgGemmFlags : uint32_t {
     NG_GEMM_PAIRED_STORES = 1u << 3,        // two adjacent outputs may be stored at once
     NG_GEMM_WIDE_STORES = 1u << 4,          // rows of `out` start at multiples of 16 bytes
     NG_GEMM_SCALES_POWER_OF_TWO = 1u << 5,  // fresh scales are rounded up to powers of two
+    NG_GEMM_F16 = 1u << 16,                 // 16-bit operands are f16, not bf16
+    NG_GEMM_A_TRANSPOSED = 1u << 17,        // rows of A, not its columns, are adjacent
+    NG_GEMM_B_TRANSPOSED = 1u << 18,        // rows of B, not its columns, are adjacent
 };
 
 // out = alpha * sum over blocks of K of (a_scale * b_scale) * (A * B^T), times column_scales, plus bias, plus the old
 // output; rows times row_weights.
 struct NgFp8GemmParams {
-    NgTensorMap a;  // FP8 [groups or 1, rows, k]
-    NgTensorMap b;  // FP8 [groups, n, k]
+    NgTensorMap a;  // [groups or 1, rows, k], FP8 or, without scales, 16-bit floats
+    NgTensorMap b;  // [groups, n, k], likewise
     uint64_t a_scales;  // f32, or UE8M0 codes by `flags`; 0: all ones
     uint64_t b_scales;  // likewise
     uint64_t offsets;  // i32: [groups + 1] rows (contiguous) or K (k-grouped), or [groups] counts (masked)
@@ -241,21 +244,6 @@ struct NgFp8GemmParams {
     uint32_t reserved[5];
 };
 static_assert(sizeof(NgFp8GemmParams) == 512 && __builtin_offsetof(NgFp8GemmParams, rows) == 440, "NgFp8GemmParams");
-
-struct NgBf16GemmParams {
-    NgTensorMap a;  // bf16 [batch, m, k]
-    NgTensorMap b;  // bf16 [batch, n, k]
-    void* out;
-    int64_t out_batch_stride;
-    int64_t out_row_stride;
-    uint32_t m;
-    uint32_t n;
-    uint32_t k_blocks;
-    uint32_t batch;
-    uint32_t paired_stores;
-    uint32_t reserved[21];
-};
-static_assert(sizeof(NgBf16GemmParams) == 384 && __builtin_offsetof(NgBf16GemmParams, m) == 280, "NgBf16GemmParams");
 
 // ---- attention over the latent cache ----
 

@@ -3,7 +3,7 @@
 
 use narrowgauge::dtype::bf16;
 use narrowgauge::fp8::Fp8Rows;
-use narrowgauge::gemm::BatchedBf16Gemm;
+use narrowgauge::gemm::BatchedHalfGemm;
 use narrowgauge::mla::{Attention, CacheWrite, LatentCache, Rope, RopeTables};
 use narrowgauge::norm::{RmsNorm, RmsNormQuantize};
 use narrowgauge::quant::Quantize;
@@ -79,24 +79,16 @@ impl AttentionLayer {
                 rank,
             },
         };
-        // [heads * (nope + value), 512]: a head's key rows, then its value rows. The keys' part is transposed, since
-        // it meets the queries from the other side.
+        // A head's key rows, then its value rows. Keys meet the queries from the other side: a view of the same memory.
         let up = checkpoint.fp8(&format!("{at}.kv_b_proj"), heads * (nope + value), LATENT)?.dequantized();
-        let mut key = Vec::with_capacity(heads * LATENT * nope);
-        let mut out = Vec::with_capacity(heads * value * LATENT);
-        for head in up.chunks_exact((nope + value) * LATENT) {
-            let (keys, values) = head.split_at(nope * LATENT);
-            for col in 0..LATENT {
-                key.extend((0..nope).map(|row| bf16::from_f32(keys[row * LATENT + col])));
-            }
-            out.extend(values.iter().map(|x| bf16::from_f32(*x)));
-        }
+        let up: Vec<bf16> = up.iter().map(|x| bf16::from_f32(*x)).collect();
+        let up = device.tensor(&[heads, nope + value, LATENT], &up)?;
         Ok(AttentionLayer {
             query,
             latent: linear("kv_a_proj_with_mqa", LATENT + ROPE, hidden)?,
             latent_norm: norm("kv_a_layernorm", LATENT)?,
-            absorb_key: device.tensor(&[heads, LATENT, nope], &key)?,
-            absorb_value: device.tensor(&[heads, value, LATENT], &out)?,
+            absorb_key: up.slice(1, 0..nope)?.transpose(1, 2)?,
+            absorb_value: up.slice(1, nope..nope + value)?,
             output: linear("o_proj", hidden, heads * value)?,
             heads,
             nope,
@@ -127,11 +119,12 @@ impl AttentionLayer {
 
         let query = self.query(device, stream, x)?.reshape(&[tokens, heads, nope + ROPE])?;
         let absorbed = device.empty(&[tokens, heads, LATENT + ROPE])?;
-        BatchedBf16Gemm::new(
+        BatchedHalfGemm::new(
             &query.slice(2, 0..nope)?.transpose(0, 1)?,
             &self.absorb_key,
             &absorbed.slice(2, 0..LATENT)?.transpose(0, 1)?,
         )
+        .batch_invariant()
         .launch(stream)?;
         let rotated = absorbed.slice(2, LATENT..LATENT + ROPE)?;
         Rope::new(&query.slice(2, nope..nope + ROPE)?, &place.positions, place.tables, &rotated)
@@ -148,11 +141,12 @@ impl AttentionLayer {
         attention.workspace(&workspace).launch(stream)?;
 
         let values = device.empty(&[tokens, heads, self.value])?;
-        BatchedBf16Gemm::new(
+        BatchedHalfGemm::new(
             &attended.reshape(&[tokens, heads, LATENT])?.transpose(0, 1)?,
             &self.absorb_value,
             &values.transpose(0, 1)?,
         )
+        .batch_invariant()
         .launch(stream)?;
         let width = heads * self.value;
         let input = quantized(device, tokens, width)?;

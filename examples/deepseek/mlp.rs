@@ -2,7 +2,7 @@
 
 use narrowgauge::dtype::bf16;
 use narrowgauge::fp8::{Fp8Blocks, Fp8Rows};
-use narrowgauge::gemm::{Bf16Gemm, GroupedFp8Gemm};
+use narrowgauge::gemm::{GroupedFp8Gemm, HalfGemm};
 use narrowgauge::routing::{Combine, Permutation, Permute, Router, SwigluQuantize};
 use narrowgauge::{Device, Stream, Tensor};
 
@@ -138,7 +138,7 @@ impl Experts {
         let rows = tokens * moe.per_token;
 
         let scores = device.empty(&[tokens, moe.experts])?;
-        Bf16Gemm::new(exact, &self.router, &scores).launch(stream)?;
+        HalfGemm::new(exact, &self.router, &scores).batch_invariant().launch(stream)?;
         let weights = device.empty(&[tokens, moe.per_token])?;
         let ids = device.empty(&[tokens, moe.per_token])?;
         Router::new(&scores, &self.bias, &weights, &ids)

@@ -1,7 +1,7 @@
 //! The whole model: embedding, layers, head, and the cache of the one sequence that it runs.
 
 use narrowgauge::dtype::bf16;
-use narrowgauge::gemm::Bf16Gemm;
+use narrowgauge::gemm::HalfGemm;
 use narrowgauge::mla::{RopeParameters, RopeTables, Yarn};
 use narrowgauge::norm::{Add, RmsNorm, RmsNormQuantize};
 use narrowgauge::vocab::{Argmax, Embedding};
@@ -138,7 +138,7 @@ impl Model {
         let normed = device.empty(&[x.dim(0), config.hidden])?;
         RmsNorm::new(&x, &self.norm, &normed).epsilon(config.epsilon).launch(stream)?;
         let logits = device.empty(&[x.dim(0), config.vocab])?;
-        Bf16Gemm::new(&normed, &self.head, &logits).launch(stream)?;
+        HalfGemm::new(&normed, &self.head, &logits).batch_invariant().launch(stream)?;
         Ok(logits)
     }
 

@@ -1,113 +1,139 @@
-// Batched bf16 GEMM: out[b] = A[b] * B[b]^T for A[batch, M, K] and B[batch, N, K], f32 sums.
+// GEMM of 16-bit floats: out[M, N] = A[M, K] * B[N, K]^T for bf16 or f16 and rows in any NgGemmMode, f32 sums.
 //
-// Variants: BM (64 or 128 rows), BN (64 or 128 columns), STAGES, OUT_F32, BLOCKS (per multiprocessor), THREADS and SHARED
-// (of the launch).
+// Either dimension of either operand may be the adjacent one: the tensor core takes both. Types and layouts are known at
+// run time; a tile's k-blocks run in a loop made for theirs (half_loop.cuh).
+//
+// Roles: the first thread copies tiles of A and B into a ring of stages, one or two warpgroups of math sum and store
+// (epilogue.cuh).
+//
+// Variants: BM (64 or 128 rows), BN (64, 128 or 256 columns), STAGES, BLOCKS (per multiprocessor), and of the launch
+// THREADS, SHARED and GROUP_BYTES.
 #include "abi.h"
+#include "gemm/epilogue.cuh"
+#include "gemm/half_loop.cuh"
 #include "ptx/grid.cuh"
 #include "ptx/registers.cuh"
 #include "ptx/tma.cuh"
-#include "ptx/wgmma.cuh"
-#include "tile/descriptor.cuh"
+#include "tile/groups.cuh"
+#include "tile/notices.cuh"
 #include "tile/pipeline.cuh"
-#include "tile/store.cuh"
 #include "tile/warp_roles.cuh"
 
 using namespace ng;
 
 namespace {
 
-constexpr uint32_t kBlockK = 64;
-constexpr uint32_t kRowBytes = kBlockK * 2;
-constexpr uint32_t kConsumers = BM / 64;
-constexpr uint32_t kThreads = (1 + kConsumers) * tile::kWarpgroup;
-constexpr uint32_t kBytesA = BM * kRowBytes;
-constexpr uint32_t kBytesB = BN * kRowBytes;
-constexpr uint32_t kBytesStage = kBytesA + kBytesB;
+constexpr uint32_t kMathWarpgroups = BM / 64;
+constexpr uint32_t kMathWarps = kMathWarpgroups * 4;
+constexpr uint32_t kThreads = (1 + kMathWarpgroups) * tile::kWarpgroup;
+constexpr uint32_t kPartsA = BM / gemm::kHalfPart;
+constexpr uint32_t kPartsB = BN / gemm::kHalfPart;
+constexpr uint32_t kBytesA = kPartsA * gemm::kHalfPartBytes;
+constexpr uint32_t kBytesStage = kBytesA + kPartsB * gemm::kHalfPartBytes;
+// Registers move from the producer to the math warps; the sum stays what the block was launched with.
 constexpr int kProducerRegisters = 40;
-constexpr int kConsumerRegisters = BM == 128 ? 232 : 208;
-static_assert(THREADS == kThreads && SHARED == STAGES * kBytesStage + tile::Pipeline<STAGES>::kBytes, "the launch");
+constexpr int kMathRegisters = BM == 128 ? 232 : 208;
 
-#if OUT_F32
-using Out = float;
-#else
-using Out = tile::Bf16;
-#endif
+using Loop = gemm::HalfLoop<BN, STAGES, kBytesStage>;
+// Two blocks of 64 rows share a multiprocessor's memory.
+constexpr uint32_t kPieceRow = BM == 64 ? 64 : 128;
+// Of 64 columns at a time: one epilogue in the code, however wide the tile.
+constexpr int kFinished = 64;
+using Epilogue = gemm::Epilogue<kFinished, kPieceRow>;
+using Pipeline = tile::Pipeline<STAGES>;
+using Work = tile::Work<BM, BN, 16>;
 
-struct Tile {
-    uint32_t row;
-    uint32_t column;
-    uint32_t batch;
-};
+// Shared memory, from its start.
+constexpr uint32_t kPiecesAt = STAGES * kBytesStage;
+constexpr uint32_t kNoticesAt = kPiecesAt + kMathWarps * Epilogue::kBytes;
+constexpr uint32_t kPipelineAt = kNoticesAt + tile::Notices::kBytes;
+constexpr uint32_t kGroupsAt = kPipelineAt + Pipeline::kBytes;
+static_assert(THREADS == kThreads && SHARED == kGroupsAt && GROUP_BYTES == tile::Groups::kBytesPerGroup, "the launch");
 
-// Rows vary fastest, so that neighbours share a tile of B.
-__device__ __forceinline__ Tile tile_at(uint32_t index, uint32_t row_tiles, uint32_t column_tiles) {
-    const uint32_t rest = index / row_tiles;
-    return {index % row_tiles * BM, rest % column_tiles * BN, rest / column_tiles};
+__device__ __forceinline__ void copy_tiles(const NgFp8GemmParams& p, const Pipeline& pipeline, tile::Notices notices,
+                                           const Work& work, uint32_t base) {
+    const bool a_transposed = (p.flags & NG_GEMM_A_TRANSPOSED) != 0;
+    const bool b_transposed = (p.flags & NG_GEMM_B_TRANSPOSED) != 0;
+    const auto copy = [](uint32_t to, const NgTensorMap& from, uint32_t full, bool transposed, uint32_t k, uint32_t row,
+                         uint32_t batch) {
+        ptx::tma_load_3d(to, &from, full, transposed ? row : k, transposed ? k : row, batch);
+    };
+    tile::PipelinePosition<STAGES> at;
+    tile::Tile tile;
+    for (uint32_t index = blockIdx.x; notices.put(work.at(index, tile), tile); index += gridDim.x) {
+        // Parts of A without rows are not copied.
+        const uint32_t parts = (tile.rows_from(tile.row, BM) + gemm::kHalfPart - 1) / gemm::kHalfPart;
+        for (uint32_t k = 0; k < p.k; k += gemm::kHalfBlockK, at.advance()) {
+            pipeline.wait_empty(at);
+            const uint32_t full = pipeline.full(at.stage);
+            const uint32_t a = base + at.stage * kBytesStage;
+            ptx::mbarrier_arrive_expect_tx(full, (parts + kPartsB) * gemm::kHalfPartBytes);
+#pragma unroll
+            for (uint32_t part = 0; part < kPartsA; ++part) {
+                if (part < parts) {
+                    copy(a + part * gemm::kHalfPartBytes, p.a, full, a_transposed, k, tile.row + part * gemm::kHalfPart,
+                         tile.batch);
+                }
+            }
+#pragma unroll
+            for (uint32_t part = 0; part < kPartsB; ++part) {
+                copy(a + kBytesA + part * gemm::kHalfPartBytes, p.b, full, b_transposed, k,
+                     tile.column + part * gemm::kHalfPart, tile.group);
+            }
+        }
+    }
 }
 
 }  // namespace
 
-extern "C" __global__ void __launch_bounds__(kThreads, BLOCKS) NG_ENTRY(const __grid_constant__ NgBf16GemmParams p) {
+extern "C" __global__ void __launch_bounds__(kThreads, BLOCKS) NG_ENTRY(const __grid_constant__ NgFp8GemmParams p) {
     extern __shared__ __align__(1024) uint8_t shared[];
-    ptx::grid_dependency_wait();
-
     const uint32_t base = ptx::shared_address(shared);
-    const tile::Pipeline<STAGES> pipeline{base + STAGES * kBytesStage};
+    const Pipeline pipeline{base + kPipelineAt};
+    tile::Notices notices(shared + kNoticesAt);
     if (threadIdx.x == 0) {
         ptx::prefetch_tensormap(&p.a);
         ptx::prefetch_tensormap(&p.b);
-        pipeline.init(kConsumers * 4);
+        pipeline.init(kMathWarps);
+        notices.init(kMathWarps);
     }
-    __syncthreads();
+    ptx::grid_dependency_wait();
+    ptx::grid_launch_dependents();
 
-    const uint32_t row_tiles = (p.m + BM - 1) / BM;
-    const uint32_t column_tiles = (p.n + BN - 1) / BN;
-    const uint32_t total = row_tiles * column_tiles * p.batch;
-    tile::PipelinePosition<STAGES> at;
+    const Work work = Work::prepare(shared + kGroupsAt, p);
     if (threadIdx.x < tile::kWarpgroup) {
         ptx::set_max_registers_decrease<kProducerRegisters>();
-        if (threadIdx.x != 0) return;
-        for (uint32_t index = blockIdx.x; index < total; index += gridDim.x) {
-            const Tile tile = tile_at(index, row_tiles, column_tiles);
-            for (uint32_t block = 0; block < p.k_blocks; ++block, at.advance()) {
-                pipeline.wait_empty(at);
-                const uint32_t full = pipeline.full(at.stage);
-                const uint32_t stage = base + at.stage * kBytesStage;
-                ptx::mbarrier_arrive_expect_tx(full, kBytesStage);
-                ptx::tma_load_3d(stage, &p.a, full, block * kBlockK, tile.row, tile.batch);
-                ptx::tma_load_3d(stage + kBytesA, &p.b, full, block * kBlockK, tile.column, tile.batch);
-            }
-        }
+        if (threadIdx.x == 0) copy_tiles(p, pipeline, notices, work, base);
         return;
     }
-
-    ptx::set_max_registers_increase<kConsumerRegisters>();
+    ptx::set_max_registers_increase<kMathRegisters>();
     const tile::Consumer me;
-    const uint64_t a_start = tile::descriptor_k_major_128(base + me.warpgroup * 64 * kRowBytes);
-    const uint64_t b_start = tile::descriptor_k_major_128(base + kBytesA);
-    for (uint32_t index = blockIdx.x; index < total; index += gridDim.x) {
-        const Tile tile = tile_at(index, row_tiles, column_tiles);
-        float sum[BN / 2];
-#pragma unroll
-        for (int i = 0; i < BN / 2; ++i) sum[i] = 0;
-#pragma unroll 1
-        for (uint32_t block = 0; block < p.k_blocks; ++block, at.advance()) {
-            pipeline.wait_full(at);
-            const uint64_t a = tile::descriptor_advance(a_start, at.stage * kBytesStage);
-            const uint64_t b = tile::descriptor_advance(b_start, at.stage * kBytesStage);
-            ptx::pin_registers(sum);
-            ptx::wgmma_fence();
-#pragma unroll
-            for (int k = 0; k < 4; ++k) {
-                ptx::wgmma_bf16<BN>(sum, tile::descriptor_advance(a, k * 32), tile::descriptor_advance(b, k * 32), 1);
-            }
-            ptx::wgmma_commit_group();
-            ptx::wgmma_wait_group<0>();
-            ptx::pin_registers(sum);
-            if (me.leader) pipeline.release(at);
+    const uint32_t warpgroup = ptx::warp_uniform(me.warpgroup);
+    const uint32_t warp = threadIdx.x / 32 - 4;
+    const Epilogue epilogue{p, shared + kPiecesAt + warp * Epilogue::kBytes, threadIdx.x % 32};
+    Loop loop{pipeline, base + warpgroup * gemm::kHalfPartBytes, base + kBytesA, me.leader, {}};
+    for (; notices.wait(); notices.release()) {
+        const uint32_t k_blocks = (p.k + gemm::kHalfBlockK - 1) / gemm::kHalfBlockK;
+        if (!notices.has_row(warpgroup * 64)) {
+            loop.skip(k_blocks);
+            continue;
         }
-        tile::store_accumulators<BN>(sum, static_cast<Out*>(p.out) + tile.batch * p.out_batch_stride, p.out_row_stride,
-                                     tile.row + me.warpgroup * 64 + me.row, p.m, tile.column + me.column, p.n,
-                                     p.paired_stores != 0);
+        Loop::Sums sums;
+#pragma unroll
+        for (float& sum : sums) sum = 0.0f;
+        gemm::with_half_form(p.flags, [&](auto form) { loop.run(sums, k_blocks, form); });
+        tile::Tile tile = notices.tile();
+        const uint32_t row = tile.row + warpgroup * 64 + warp % 4 * 16;
+        if (!ptx::any(row < tile.row_end)) continue;
+        const uint32_t end = min(tile.column + BN, p.n);
+#pragma unroll 1
+        for (; tile.column < end; tile.column += kFinished) {
+            float part[kFinished / 2];
+#pragma unroll
+            for (int i = 0; i < kFinished / 2; ++i) part[i] = sums[i];
+            epilogue.run(part, tile, row);
+#pragma unroll
+            for (int i = kFinished / 2; i < BN / 2; ++i) sums[i - kFinished / 2] = sums[i];
+        }
     }
 }

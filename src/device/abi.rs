@@ -195,8 +195,14 @@ pub const NG_GEMM_PAIRED_STORES: u32 = 1 << 3;
 pub const NG_GEMM_WIDE_STORES: u32 = 1 << 4;
 /// Fresh scales are rounded up to powers of two.
 pub const NG_GEMM_SCALES_POWER_OF_TWO: u32 = 1 << 5;
+/// 16-bit operands are f16, not bf16.
+pub const NG_GEMM_F16: u32 = 1 << 16;
+/// Rows of A, not its columns, are adjacent.
+pub const NG_GEMM_A_TRANSPOSED: u32 = 1 << 17;
+/// Rows of B, not its columns, are adjacent.
+pub const NG_GEMM_B_TRANSPOSED: u32 = 1 << 18;
 
-/// Parameters of the FP8 products.
+/// Parameters of the FP8 and 16-bit products.
 #[repr(C, align(128))]
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct NgFp8GemmParams {
@@ -249,27 +255,6 @@ parameters!(NgFp8GemmParams, 512, {
     bias_group_stride: 424, alpha: 432, clamp: 436, rows: 440, n: 444, k: 448, groups: 452, mode: 456,
     out_type: 460, flags: 464, a_rows: 468, a_data: 472, a_row_stride: 480, gather_multiplier: 484,
     gather_shift: 488, reserved: 492,
-});
-
-/// Parameters of the bf16 products.
-#[repr(C, align(128))]
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct NgBf16GemmParams {
-    pub a: NgTensorMap,
-    pub b: NgTensorMap,
-    pub out: u64,
-    pub out_batch_stride: i64,
-    pub out_row_stride: i64,
-    pub m: u32,
-    pub n: u32,
-    pub k_blocks: u32,
-    pub batch: u32,
-    pub paired_stores: u32,
-    pub reserved: [u32; 21],
-}
-parameters!(NgBf16GemmParams, 384, {
-    a: 0, b: 128, out: 256, out_batch_stride: 264, out_row_stride: 272, m: 280, n: 284, k_blocks: 288, batch: 292,
-    paired_stores: 296, reserved: 300,
 });
 
 // ---- quantisation, norms, vocabulary, routing, rotary embedding ----

@@ -309,7 +309,7 @@ impl<'a> Rates<'a> {
         let each = if problem.swiglu { SWIGLU / split } else { 1.0 };
         let one = stored / L2_PER_SM + each * height * width / FLOAT_LANES + STORE_LATENCY;
         // Another block's products hide it.
-        let hidden = resident > 1.0 || shape.source.overlapped;
+        let hidden = resident > 1.0 || shape.source.swapped;
         let epilogue = if hidden { one } else { one * most };
         let reduction = if candidate.split > 1 {
             CLUSTER_BARRIERS + height * across * 4.0 / CLUSTER_BYTES * (split - 1.0) / split

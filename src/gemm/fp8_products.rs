@@ -1,9 +1,10 @@
 //! FP8 products: one matrix of weights, or one for each group of rows.
 
 use super::Tile;
+use super::options::Options;
 use super::output::Fp8GemmOutput;
 use super::plan::Mode;
-use super::product::{Options, PreparedGemm, Product};
+use super::product::{PreparedGemm, Product};
 use crate::device::{Device, Stream};
 use crate::error::Result;
 use crate::fp8::{Fp8, Fp8Blocks, Fp8Rows, Scale};

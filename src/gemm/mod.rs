@@ -1,4 +1,4 @@
-//! Matrix products: FP8 with block scales, the same for groups of rows, and bf16.
+//! Matrix products: FP8 with scales, and 16-bit floats; one matrix of weights, or one for each group of rows.
 //!
 //! All compute `out = A · Bᵀ` for row-major A `[M, K]` and B `[N, K]`, as linear layers of published checkpoints store
 //! their weights. Sums are f32; a row's bits do not depend on the other rows of A.
@@ -57,12 +57,15 @@
 
 pub mod reference;
 
-mod bf16_products;
 mod cost;
 mod fp8_products;
 mod gather;
 mod gradient_products;
+mod half_operand;
+mod half_product;
+mod half_products;
 mod launch;
+mod options;
 mod output;
 pub mod plan;
 mod product;
@@ -76,9 +79,10 @@ use crate::tensor::Tensor;
 use output::Out;
 use plan::Output;
 
-pub use bf16_products::{BatchedBf16Gemm, Bf16Gemm};
 pub use fp8_products::{BatchedFp8Gemm, Fp8Gemm, GroupedFp8Gemm, MaskedFp8Gemm};
 pub use gradient_products::{Fp8GradientGemm, KGroupedFp8Gemm};
+pub use half_operand::Half;
+pub use half_products::{BatchedHalfGemm, GroupedHalfGemm, HalfGemm, MaskedHalfGemm};
 pub use output::Fp8GemmOutput;
 pub use product::PreparedGemm;
 pub use swiglu_products::{Fp8GemmSwiglu, GroupedFp8GemmSwiglu, MaskedFp8GemmSwiglu};

@@ -65,6 +65,8 @@ pub struct Problem {
     pub a_e5m2: bool,
     /// Whether B is e5m2 instead of e4m3.
     pub b_e5m2: bool,
+    /// Whether the rows of a 16-bit A, not its columns, are adjacent.
+    pub a_transposed: bool,
     /// How rows find their weights.
     pub mode: Mode,
     /// What the output holds.
@@ -373,9 +375,9 @@ mod tests {
         let problem = Problem::dense(Input::Fp8, Output::Bf16, 1, 24, 64);
         let other = Tile::of(Input::Bf16, Mode::Dense)[0];
         assert_eq!(plan(&problem, &Card::H20, Some(other)), None);
-        // No kernel of bf16 has tables of groups.
+        // No kernel of 16-bit floats adds up ranges of K.
         assert_eq!(
-            plan(&Problem { input: Input::Bf16, mode: Mode::Contiguous, ..problem }, &Card::H20, None),
+            plan(&Problem { input: Input::Bf16, mode: Mode::KGrouped, ..problem }, &Card::H20, None),
             None
         );
     }

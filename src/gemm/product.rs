@@ -1,10 +1,10 @@
 //! An FP8 product of any kind: its checks, its parameters, and its launch.
 
-use super::Tile;
 use super::gather::Gather;
 use super::launch::{extents, kernel, operand, planned};
+use super::options::{Options, check_groups, vector};
 use super::output::Out;
-use super::plan::{self, Input, Mode, Problem};
+use super::plan::{Input, Mode, Problem};
 use crate::device::abi::{
     NG_GEMM_A_SCALES_UE8M0, NG_GEMM_ACCUMULATE, NG_GEMM_B_SCALES_UE8M0, NG_GEMM_SCALES_POWER_OF_TWO,
     NgFp8GemmParams,
@@ -32,49 +32,16 @@ pub(super) struct Product {
     pub options: Options,
 }
 
-/// What every product can be asked for.
-#[derive(Debug, Clone)]
-pub(super) struct Options {
-    pub tile: Option<Tile>,
-    pub alpha: f32,
-    /// The limit of SwiGLU's operands.
-    pub clamp: Option<f32>,
-    pub bias: Option<Tensor<f32>>,
-    pub row_weights: Option<Tensor<f32>>,
-    pub accumulate: bool,
-    pub power_of_two: bool,
-    pub batch_invariant: bool,
-    pub expected_rows: usize,
-    pub gather: Option<Gather>,
-}
-
-impl Default for Options {
-    fn default() -> Self {
-        Self {
-            tile: None,
-            alpha: 1.0,
-            clamp: None,
-            bias: None,
-            row_weights: None,
-            accumulate: false,
-            power_of_two: false,
-            batch_invariant: false,
-            expected_rows: 0,
-            gather: None,
-        }
-    }
-}
-
 /// A product that is ready to run: checked, planned, with its tensor maps. Made by `prepare` of every FP8 product; clones
 /// are the same product.
 ///
 /// It holds its operands, whose values may change between launches, and launching it allocates nothing.
 #[derive(Clone)]
 pub struct PreparedGemm {
-    name: &'static str,
-    device: Device,
+    pub(super) name: &'static str,
+    pub(super) device: Device,
     /// `None` where there is nothing to do.
-    launch: Option<KernelLaunch<'static>>,
+    pub(super) launch: Option<KernelLaunch<'static>>,
 }
 
 const PARAMETERS: usize = size_of::<NgFp8GemmParams>();
@@ -165,48 +132,9 @@ impl Product {
             operand.on(check, names[0], device)?;
             out.apart_from(check, operand, names)?;
         }
-        self.validate_groups(check, groups, device)?;
-        if !options.alpha.is_finite() {
-            return check.fail("alpha", options.alpha, "finite");
-        }
-        if let Some(clamp) = options.clamp
-            && !(clamp > 0.0 && clamp.is_finite())
-        {
-            return check.fail("clamp", clamp, "finite and above zero");
-        }
-        if options.accumulate && matches!(out, Out::E4m3(_)) {
-            return check.fail("accumulate", "asked for", "left out for an output of e4m3");
-        }
-        if let Some(bias) = &options.bias {
-            if !(bias.rank() == 2 && b_rank == 3) {
-                check.rank("bias", bias, 1)?;
-            }
-            let want = [groups, n];
-            check.shape("bias", bias, &want[2 - bias.rank()..])?;
-            check.adjacent_columns("bias", bias)?;
-            check.on("bias", bias, device)?;
-            out.apart(check, "bias", bias)?;
-        }
-        if let Some(weights) = &options.row_weights {
-            check.shape("row_weights", weights, &shape[..shape.len() - 1])?;
-            check.contiguous("row_weights", weights)?;
-            check.on("row_weights", weights, device)?;
-            out.apart(check, "row_weights", weights)?;
-        }
+        check_groups(check, self.mode, self.groups.as_ref(), groups, out, device)?;
+        options.check(check, out, [groups, n], b_rank, &shape, device)?;
         extents(check, m, n, k)
-    }
-
-    fn validate_groups(&self, check: Checks, count: usize, device: &Device) -> Result<()> {
-        let Some(groups) = &self.groups else { return Ok(()) };
-        if count > plan::MAX_GROUPS {
-            return check.fail("groups", count, format!("at most {}", plan::MAX_GROUPS));
-        }
-        let (name, len) =
-            if self.mode == Mode::Contiguous { ("offsets", count + 1) } else { ("counts", count) };
-        check.shape(name, groups, &[len])?;
-        check.adjacent_columns(name, groups)?;
-        check.on(name, groups, device)?;
-        self.out.apart(check, name, groups)
     }
 
     fn problem(&self) -> Problem {
@@ -247,12 +175,6 @@ impl Product {
         let (b_scales, [b_scales_group_stride, b_scales_row_stride, b_scales_block_stride]) = scales(b);
         let (out_scales, [out_scales_row_stride, out_scales_block_stride]) = out.scales();
         let [out_batch_stride, out_row_stride] = out.strides();
-        let vector = |tensor: &Option<Tensor<f32>>| {
-            tensor.as_ref().map_or((0, 0), |tensor| {
-                let stride = if tensor.rank() == 2 { tensor.strides()[0] as i64 } else { 0 };
-                (tensor.address(), stride)
-            })
-        };
         let (column_scales, column_scales_group_stride) = vector(&b.column_scales);
         let (bias, bias_group_stride) = vector(&options.bias);
         let (gather_multiplier, gather_shift) = options.gather.as_ref().map_or((0, 0), Gather::divisor);
@@ -306,7 +228,7 @@ impl Product {
         let mut launch = b.read_by(a.read_by(kernel(&plan, &params)));
         launch = self.groups.iter().fold(launch, KernelLaunch::reads);
         launch = options.gather.iter().fold(launch, |launch, gather| gather.read_by(launch));
-        launch = options.bias.iter().chain(&options.row_weights).fold(launch, KernelLaunch::reads);
+        launch = options.read_by(launch);
         let launch = Some(out.written_by(launch));
         Ok(PreparedGemm { name: self.name, device: device.clone(), launch })
     }

@@ -5,7 +5,7 @@
 mod gradient;
 mod swiglu;
 
-use crate::bf16;
+use std::ops::Range;
 
 pub use gradient::{AnyFp8, GradientProduct, gradient};
 pub use swiglu::{Activation, swiglu};
@@ -99,7 +99,7 @@ struct TensorCore {
 }
 
 const FP8: TensorCore = TensorCore { k: 32, fraction_bits: 13, result_bits: 13 };
-const BF16: TensorCore = TensorCore { k: 16, fraction_bits: 25, result_bits: 23 };
+const HALF: TensorCore = TensorCore { k: 16, fraction_bits: 25, result_bits: 23 };
 
 const UNIT_F32: f64 = 1.0 / (1u64 << 24) as f64;
 const UNIT_BF16: f64 = 1.0 / 256.0;
@@ -211,17 +211,42 @@ pub fn fp8_with(product: &Fp8Product<'_>, epilogue: &Epilogue<'_>, rounding: Rou
     expected
 }
 
-/// The bf16 product `[m, k]` × `[n, k]`ᵀ (row-major, `extents` are (m, n, k)) and its bound.
-pub fn bf16_product(a: &[bf16], b: &[bf16], extents: (usize, usize, usize), rounding: Rounding) -> Expected {
-    let (m, n, k) = extents;
-    let decode = |values: &[bf16]| -> Vec<Factor> {
-        values.iter().map(|value| factor(value.to_f64(), -126)).collect()
+/// A product `[m, k]` × `[n, k]`ᵀ of 16-bit floats, everything row-major.
+#[derive(Debug, Clone, Copy)]
+pub struct HalfProduct<'a> {
+    /// Values of A, `[m, k]`.
+    pub a: &'a [f32],
+    /// Values of B, `[n, k]`.
+    pub b: &'a [f32],
+    /// The exponent of the smallest normal number of their type: -126 of bf16, -14 of f16.
+    pub least_exponent: i32,
+    /// Parts of K that are summed apart; their sums are added one after the other.
+    pub parts: &'a [Range<usize>],
+    /// Extents (m, n, k).
+    pub extents: (usize, usize, usize),
+}
+
+/// The product of 16-bit floats, what becomes of it, and the bound.
+pub fn half_with(product: &HalfProduct<'_>, epilogue: &Epilogue<'_>, rounding: Rounding) -> Expected {
+    let (m, n, k) = product.extents;
+    let decode = |values: &[f32]| -> Vec<Factor> {
+        values.iter().map(|value| factor(f64::from(*value), product.least_exponent)).collect()
     };
-    let (a, b) = (decode(a), decode(b));
+    let (a, b) = (decode(product.a), decode(product.b));
     let mut expected = Expected { values: Vec::with_capacity(m * n), bounds: Vec::with_capacity(m * n) };
     for row in 0..m {
         for column in 0..n {
-            let (value, _, mut error) = BF16.dot(&a[row * k..][..k], &b[column * k..][..k]);
+            let (a, b) = (&a[row * k..][..k], &b[column * k..][..k]);
+            let (mut value, mut error) = (0.0, 0.0);
+            for (at, part) in product.parts.iter().enumerate() {
+                let (sum, _, off) = HALF.dot(&a[part.clone()], &b[part.clone()]);
+                value += sum;
+                error += off;
+                if at > 0 {
+                    error += UNIT_F32 * (f64::abs(value) + error);
+                }
+            }
+            let (value, mut error) = epilogue.apply((value, error), row, column, n);
             error += rounding.error(value, error);
             expected.values.push(value);
             expected.bounds.push(error);
@@ -264,8 +289,15 @@ mod tests {
 
     #[test]
     fn zeros_are_exact() {
-        let zero = [bf16::ZERO; 16];
-        let expected = bf16_product(&zero, &zero, (1, 1, 16), Rounding::Bf16);
+        let zero = [0.0; 16];
+        let product = HalfProduct {
+            a: &zero,
+            b: &zero,
+            least_exponent: -126,
+            parts: std::slice::from_ref(&(0..16)),
+            extents: (1, 1, 16),
+        };
+        let expected = half_with(&product, &Epilogue::NONE, Rounding::Bf16);
         assert_eq!((expected.values[0], expected.bounds[0]), (0.0, 0.0));
     }
 }

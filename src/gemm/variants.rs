@@ -14,13 +14,14 @@ pub(crate) const STAGE_BYTES: usize = 128;
 #[derive(Debug)]
 pub(crate) struct Source {
     path: &'static str,
-    /// bf16 sources take f16 where a variant has F16=1.
+    /// Those of bf16 take f16 too.
     input: Input,
     /// Weights fill the side of the product that comes in 64 rows, tokens the other.
     pub(crate) swapped: bool,
-    /// A warpgroup's promotion overlaps with its own next products.
+    /// A warpgroup's promotion overlaps with its own next products, or there is none.
     pub(crate) overlapped: bool,
-    /// What a variant computes unless its line has GROUPED or OUT_F32.
+    /// Whether rows of A may be adjacent in the place of its columns.
+    transposes_a: bool,
     modes: &'static [Mode],
     outputs: &'static [Output],
     /// Blocks of a cluster that may share a tile's K.
@@ -36,6 +37,7 @@ const SOURCES: &[Source] = &[
         input: Input::Fp8,
         swapped: false,
         overlapped: false,
+        transposes_a: false,
         modes: &[Mode::Dense, Mode::Contiguous, Mode::Masked, Mode::Batched],
         outputs: &[Output::Bf16, Output::F16, Output::F32, Output::E4m3],
         splits: &[1],
@@ -46,6 +48,7 @@ const SOURCES: &[Source] = &[
         input: Input::Fp8,
         swapped: true,
         overlapped: true,
+        transposes_a: false,
         modes: &[Mode::Dense, Mode::Contiguous, Mode::Masked, Mode::Batched],
         outputs: &[Output::Bf16, Output::F16, Output::F32, Output::E4m3],
         splits: &[1, 2, 4, 8],
@@ -56,6 +59,7 @@ const SOURCES: &[Source] = &[
         input: Input::Fp8Fine,
         swapped: false,
         overlapped: false,
+        transposes_a: false,
         modes: &[Mode::Dense, Mode::KGrouped],
         outputs: &[Output::Bf16, Output::F32],
         splits: &[1],
@@ -65,10 +69,22 @@ const SOURCES: &[Source] = &[
         path: "gemm/bf16_sm90a.cu",
         input: Input::Bf16,
         swapped: false,
-        overlapped: false,
-        modes: &[Mode::Dense, Mode::Batched],
+        overlapped: true,
+        transposes_a: true,
+        modes: &[Mode::Dense, Mode::Contiguous, Mode::Masked, Mode::Batched],
         outputs: &[Output::Bf16, Output::F16, Output::F32],
         splits: &[1],
+        gathers: false,
+    },
+    Source {
+        path: "gemm/bf16_swapped_sm90a.cu",
+        input: Input::Bf16,
+        swapped: true,
+        overlapped: true,
+        transposes_a: false,
+        modes: &[Mode::Dense, Mode::Contiguous, Mode::Masked, Mode::Batched],
+        outputs: &[Output::Bf16, Output::F16, Output::F32],
+        splits: &[1, 2, 4, 8],
         gathers: false,
     },
 ];
@@ -78,11 +94,7 @@ const SOURCES: &[Source] = &[
 struct Purpose {
     a_e5m2: bool,
     b_e5m2: bool,
-    f16: bool,
     swiglu: bool,
-    /// `None`: every mode, every output of the source.
-    grouped: Option<bool>,
-    out_f32: Option<bool>,
 }
 
 /// One line of the list.
@@ -155,10 +167,8 @@ impl Tile {
     }
 
     fn serving(input: Input, mode: Mode, swiglu: bool) -> Vec<Tile> {
-        let serves =
-            |tile: &&Tile| tile.shape.variants.iter().any(|variant| tile.shape.serves(variant, input, mode));
-        let all = Self::candidates(input).iter().filter(|tile| tile.shape.swiglu == swiglu);
-        all.filter(serves).copied().collect()
+        let serves = |tile: &&Tile| tile.shape.swiglu == swiglu && tile.shape.source.modes.contains(&mode);
+        Self::candidates(input).iter().filter(serves).copied().collect()
     }
 
     /// Rows of the output.
@@ -196,7 +206,7 @@ impl Tile {
         TILES.iter().flatten().copied()
     }
 
-    /// What it multiplies; f16 where it says bf16 and a kernel of it is for f16.
+    /// What it multiplies; f16 too where it says bf16.
     pub fn input(&self) -> Input {
         self.shape.source.input
     }
@@ -215,11 +225,10 @@ impl Tile {
     pub fn types(&self) -> impl Iterator<Item = (&'static str, [&'static str; 2])> {
         let half = self.input() == Input::Bf16;
         self.shape.variants.iter().map(move |variant| {
-            let name = |e5m2| match (half, variant.purpose.f16, e5m2) {
-                (true, false, _) => "bf16",
-                (true, true, _) => "f16",
-                (false, _, false) => "e4m3",
-                (false, _, true) => "e5m2",
+            let name = |e5m2| match (half, e5m2) {
+                (true, _) => "bf16 or f16",
+                (false, false) => "e4m3",
+                (false, true) => "e5m2",
             };
             (variant.entry, [name(variant.purpose.a_e5m2), name(variant.purpose.b_e5m2)])
         })
@@ -253,9 +262,12 @@ impl Tile {
 
     /// Rows of A and of B in one copy to shared memory.
     pub(crate) fn copied_rows(self) -> [usize; 2] {
-        let Shape { rows, columns, cluster, ref variants, source, .. } = *self.shape;
-        let whole = source.swapped || variants.iter().any(|variant| variant.purpose.grouped.is_some());
-        if whole { [rows, columns] } else { [rows.min(64), columns / cluster] }
+        let Shape { rows, columns, cluster, source, .. } = *self.shape;
+        match (source.swapped, source.input) {
+            (true, _) => [rows, columns],
+            (false, Input::Bf16 | Input::F16) => [64; 2],
+            (false, _) => [rows.min(64), columns / cluster],
+        }
     }
 
     pub(crate) fn shape(self) -> &'static Shape {
@@ -291,10 +303,6 @@ impl Shape {
         self.variants.iter().find(suits)
     }
 
-    fn serves(&self, variant: &Variant, input: Input, mode: Mode) -> bool {
-        variant.purpose.mode(self.source, mode) && variant.purpose.f16 == (input == Input::F16)
-    }
-
     /// In how many parts K may go to the blocks of a cluster.
     pub(crate) fn splits(&self) -> &'static [u32] {
         self.source.splits
@@ -315,27 +323,16 @@ impl Variant {
 }
 
 impl Purpose {
-    fn mode(&self, source: &Source, mode: Mode) -> bool {
-        match self.grouped {
-            Some(grouped) => mode == if grouped { Mode::Contiguous } else { Mode::Dense },
-            None => source.modes.contains(&mode),
-        }
-    }
-
     fn suits(&self, source: &Source, problem: &Problem) -> bool {
-        let output = match self.out_f32 {
-            _ if self.swiglu => problem.output == Output::E4m3,
-            Some(wide) => problem.output == if wide { Output::F32 } else { Output::Bf16 },
-            None => source.outputs.contains(&problem.output),
+        let output = match self.swiglu {
+            true => problem.output == Output::E4m3,
+            false => source.outputs.contains(&problem.output),
         };
-        // What is compiled for one mode alone does nothing to its sums.
-        let epilogue = self.grouped.is_none() || !(problem.epilogue || problem.accumulate);
-        self.mode(source, problem.mode)
+        source.modes.contains(&problem.mode)
             && output
-            && epilogue
+            && (source.transposes_a || !problem.a_transposed)
             && (self.a_e5m2, self.b_e5m2) == (problem.a_e5m2, problem.b_e5m2)
             && self.swiglu == problem.swiglu
-            && self.f16 == (problem.input == Input::F16)
     }
 }
 
@@ -391,10 +388,7 @@ fn read<'a>(
             "GROUP_BYTES" => group_bytes = value,
             "A_E5M2" => purpose.a_e5m2 = on,
             "B_E5M2" => purpose.b_e5m2 = on,
-            "F16" => purpose.f16 = on,
             "SWIGLU" => purpose.swiglu = on,
-            "GROUPED" => purpose.grouped = Some(on),
-            "OUT_F32" => purpose.out_f32 = Some(on),
             _ => return Err(format!("src/gemm/variants.rs does not know what {key} means")),
         }
     }
@@ -442,6 +436,7 @@ mod tests {
         let lines = |entry: &str| LIST.lines().filter(|line| line.split(' ').next() == Some(entry)).count();
         let entries: Vec<_> = SHAPES.iter().flat_map(|shape| &shape.variants).map(|v| v.entry).collect();
         assert!(entries.iter().all(|entry| lines(entry) == 1));
+        // Kernels of the folder without a tile are no products.
         let of_family = |line: &&str| {
             line.split(' ').nth(1).is_some_and(|path| path.starts_with("gemm/")) && line.contains(" BM=")
         };

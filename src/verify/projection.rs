@@ -8,7 +8,6 @@
 
 use super::Source;
 use super::tensor_core::{Operand, TensorCore};
-use crate::dtype::bf16;
 use crate::gemm::reference::{Epilogue, Fp8Product, GradientProduct, Rounding};
 
 const UNIT_F32: f64 = 1.0 / (1u64 << 24) as f64;
@@ -118,16 +117,16 @@ impl Projection {
         )
     }
 
-    /// Compares a bf16 product `[m, k]` × `[n, k]`ᵀ, `extents` are (m, n, k).
-    pub fn check_bf16(
+    /// Compares a product of 16-bit floats `[m, k]` × `[n, k]`ᵀ, `extents` are (m, n, k).
+    pub fn check_half<T: Operand>(
         &self,
-        a: &[bf16],
-        b: &[bf16],
+        a: &[T],
+        b: &[T],
         extents: (usize, usize, usize),
         got: &[f32],
     ) -> Result<u64, String> {
         let one = |_: usize, _: usize| 1.0;
-        let core = TensorCore::BF16;
+        let core = TensorCore::HALF;
         self.check(
             &Problem {
                 a,
@@ -252,8 +251,9 @@ impl<T: Operand> Problem<'_, T> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::dtype::bf16;
     use crate::gemm::reference::AnyFp8;
-    use crate::verify::tensor_core::{bf16_element, fp8_element, fp8_finish};
+    use crate::verify::tensor_core::{fp8_element, fp8_finish, half_element};
 
     const EXTENTS: (usize, usize, usize) = (3, 200, 300);
     const EXACT: Projection = Projection { vectors: 2, exact: true, rounding: Rounding::F32, seed: 5 };
@@ -336,15 +336,15 @@ mod tests {
         let (a, b) = (source.normals(m * k, 1.0), source.normals(n * k, 1.0));
         let (a, b) = (Source::to_bf16(&a), Source::to_bf16(&b));
         let sums: Vec<f32> =
-            (0..m * n).map(|i| bf16_element(&a[i / n * k..][..k], &b[i % n * k..][..k])).collect();
+            (0..m * n).map(|i| half_element(&a[i / n * k..][..k], &b[i % n * k..][..k], &[0..k])).collect();
         let projection = Projection { exact: false, ..EXACT };
-        assert_eq!(projection.check_bf16(&a, &b, EXTENTS, &sums), Ok(6));
+        assert_eq!(projection.check_half(&a, &b, EXTENTS, &sums), Ok(6));
         let mut rounded: Vec<f32> = sums.iter().map(|x| bf16::from_f32(*x).to_f32()).collect();
-        assert!(projection.check_bf16(&a, &b, EXTENTS, &rounded).is_err(), "rounding is more than f32 does");
+        assert!(projection.check_half(&a, &b, EXTENTS, &rounded).is_err(), "rounding is more than f32 does");
         let projection = Projection { rounding: Rounding::Bf16, ..projection };
-        assert_eq!(projection.check_bf16(&a, &b, EXTENTS, &rounded), Ok(6));
+        assert_eq!(projection.check_half(&a, &b, EXTENTS, &rounded), Ok(6));
         rounded[..64].fill(0.0);
-        assert!(projection.check_bf16(&a, &b, EXTENTS, &rounded).is_err(), "64 of 200 elements are missing");
+        assert!(projection.check_half(&a, &b, EXTENTS, &rounded).is_err(), "64 of 200 elements are missing");
     }
 
     #[test]

@@ -6,8 +6,9 @@
 //!
 //! Nothing is shared with the simulated card, whose own model a test compares with this one.
 
-use crate::dtype::{E4m3, E5m2, bf16};
+use crate::dtype::{E4m3, E5m2, bf16, f16};
 use crate::gemm::reference::{AnyFp8, Epilogue, Fp8Product, GradientProduct};
+use std::ops::Range;
 
 /// How a kind of tensor instruction adds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -88,6 +89,17 @@ impl Operand for bf16 {
     }
 }
 
+impl Operand for f16 {
+    fn digits(self) -> Option<Digits> {
+        let bits = i32::from(self.to_bits());
+        self.is_finite().then(|| digits(bits & 0x8000 != 0, bits >> 10 & 31, i64::from(bits & 1023), 10, 15))
+    }
+
+    fn value(self) -> f32 {
+        self.to_f32()
+    }
+}
+
 impl Operand for f32 {
     fn digits(self) -> Option<Digits> {
         let bits = self.to_bits();
@@ -125,8 +137,8 @@ impl Digits {
 impl TensorCore {
     /// `wgmma` of FP8: 32 products, 13 bits behind the point, sums of 13 bits.
     pub const FP8: Self = Self { depth: 32, aligned_bits: 13, kept_bits: 13 };
-    /// `wgmma` of bf16: 16 products, 25 bits behind the point, sums cut to f32.
-    pub const BF16: Self = Self { depth: 16, aligned_bits: 25, kept_bits: 23 };
+    /// `wgmma` of bf16 or f16: 16 products, 25 bits behind the point, sums cut to f32.
+    pub const HALF: Self = Self { depth: 16, aligned_bits: 25, kept_bits: 23 };
 
     /// `accumulator + Σ a·b`, one instruction after the other.
     pub fn dot<T: Operand>(&self, accumulator: f32, a: &[T], b: &[T]) -> f32 {
@@ -202,9 +214,11 @@ pub fn gradient_element(product: &GradientProduct<'_>, row: usize, column: usize
     }
 }
 
-/// One element of a bf16 product, of which these are the row of A and the row of B.
-pub fn bf16_element(a: &[bf16], b: &[bf16]) -> f32 {
-    TensorCore::BF16.dot(0.0, a, b)
+/// One element of a product of 16-bit floats, of which these are the row of A and the row of B: the sums of each of
+/// `parts`, added one after the other.
+pub fn half_element<T: Operand>(a: &[T], b: &[T], parts: &[Range<usize>]) -> f32 {
+    let sums = parts.iter().map(|part| TensorCore::HALF.dot(0.0, &a[part.clone()], &b[part.clone()]));
+    sums.reduce(|total, sum| total + sum).unwrap_or(0.0)
 }
 
 #[cfg(test)]
@@ -238,8 +252,8 @@ mod tests {
     #[test]
     fn nan_and_infinities_come_through() {
         assert!(TensorCore::FP8.dot(0.0, &[E4m3::NAN], &[E4m3::ZERO]).is_nan());
-        assert_eq!(TensorCore::BF16.dot(0.0, &[bf16::INFINITY], &[bf16::ONE]), f32::INFINITY);
-        assert!(TensorCore::BF16.dot(0.0, &[bf16::INFINITY], &[bf16::ZERO]).is_nan());
+        assert_eq!(TensorCore::HALF.dot(0.0, &[bf16::INFINITY], &[bf16::ONE]), f32::INFINITY);
+        assert!(TensorCore::HALF.dot(0.0, &[bf16::INFINITY], &[bf16::ZERO]).is_nan());
     }
 
     /// Two programs of the same model, written apart.
@@ -281,7 +295,14 @@ mod tests {
             let values: Vec<f32> = halves.iter().map(|x| x.to_f32()).collect();
             let (a, b) = values.split_at(16);
             let want = fused_sum(accumulator, a, Format::Bf16, b, Format::Bf16, Arithmetic::Truncated25);
-            let got = TensorCore::BF16.dot(accumulator, &halves[..16], &halves[16..]);
+            let got = TensorCore::HALF.dot(accumulator, &halves[..16], &halves[16..]);
+            assert_eq!(got.to_bits(), want.to_bits(), "{accumulator:e} + {a:?} · {b:?}");
+
+            let narrow: Vec<f16> = values.iter().map(|x| f16::from_f32(x.clamp(-6e4, 6e4))).collect();
+            let values: Vec<f32> = narrow.iter().map(|x| x.to_f32()).collect();
+            let (a, b) = values.split_at(16);
+            let want = fused_sum(accumulator, a, Format::F16, b, Format::F16, Arithmetic::Truncated25);
+            let got = TensorCore::HALF.dot(accumulator, &narrow[..16], &narrow[16..]);
             assert_eq!(got.to_bits(), want.to_bits(), "{accumulator:e} + {a:?} · {b:?}");
         }
     }

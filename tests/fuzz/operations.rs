@@ -2,7 +2,7 @@
 //! name and leaves everything as it was. Values of indices, lengths and floats are any bits at all.
 
 use crate::{in_time, on_seeds};
-use narrowgauge::gemm::{BatchedBf16Gemm, Bf16Gemm, Fp8Gemm, GroupedFp8Gemm};
+use narrowgauge::gemm::{BatchedHalfGemm, Fp8Gemm, GroupedFp8Gemm, HalfGemm};
 use narrowgauge::mla::{Attention, CacheWrite, LatentCache, Rope, RopeParameters, RopeTables};
 use narrowgauge::norm::{Add, RmsNorm, RmsNormQuantize};
 use narrowgauge::quant::Quantize;
@@ -246,15 +246,15 @@ const OPERATIONS: [(&str, Operation); 19] = [
         let offsets = o.tensor(&[g + 1])?;
         GroupedFp8Gemm::new(&a, &b, &offsets, &out).launch(&o.device.stream())
     }),
-    ("Bf16Gemm", |o| {
+    ("HalfGemm", |o| {
         let (m, n, k) = (o.extent(&[1, 5, 65]), o.extent(&[8, 24]), o.extent(&[8, 64, 136]));
         let (a, b, out) = (o.bf16(&[m, k])?, o.bf16(&[n, k])?, o.bf16(&[m, n])?);
-        Bf16Gemm::new(&a, &b, &out).launch(&o.device.stream())
+        HalfGemm::new(&a, &b, &out).launch(&o.device.stream())
     }),
-    ("BatchedBf16Gemm", |o| {
+    ("BatchedHalfGemm", |o| {
         let (h, m, n, k) = (o.extent(&[1, 3]), o.extent(&[5]), o.extent(&[8, 24]), o.extent(&[8, 64]));
         let (a, b, out) = (o.bf16(&[h, m, k])?, o.bf16(&[h, n, k])?, o.tensor::<f32>(&[h, m, n])?);
-        BatchedBf16Gemm::new(&a, &b, &out).launch(&o.device.stream())
+        BatchedHalfGemm::new(&a, &b, &out).launch(&o.device.stream())
     }),
     ("Router", |o| {
         let (t, e, groups) = (o.extent(&[1, 5]), o.extent(&[8, 64, 256]), o.extent(&[1, 4]));

@@ -5,6 +5,7 @@ mod common;
 mod forms;
 mod gather;
 mod gradient;
+mod half;
 mod large;
 mod plans;
 mod properties;
@@ -15,9 +16,11 @@ mod transpose;
 use common::{config, device};
 use narrowgauge::dtype::nearest_bf16;
 use narrowgauge::gemm::plan::{Input, Mode};
-use narrowgauge::gemm::{BatchedBf16Gemm, Bf16Gemm, Fp8Gemm, GroupedFp8Gemm, Tile};
-use narrowgauge::verify::gemm::{Bf16Check, Form, Fp8Check, Rows, Values, offsets};
-use narrowgauge::{Device, Error, Fp8Blocks, Fp8Rows, ScaleLayout, bf16, verify};
+use narrowgauge::gemm::{
+    BatchedHalfGemm, Fp8Gemm, GroupedFp8Gemm, GroupedHalfGemm, HalfGemm, MaskedHalfGemm, Tile,
+};
+use narrowgauge::verify::gemm::{Form, Fp8Check, HalfCheck, Rows, Values, offsets};
+use narrowgauge::{Device, Error, Fp8Blocks, Fp8Rows, ScaleLayout, bf16, f16, verify};
 use proptest::prelude::*;
 
 const LAYOUTS: [ScaleLayout; 2] = [ScaleLayout::RowMajor, ScaleLayout::MnMajor];
@@ -37,14 +40,14 @@ const FP8: Fp8Check<'_> = Fp8Check {
     form: Form::PLAIN,
     seed: 7,
 };
-const BF16: Bf16Check = Bf16Check {
-    batch: None,
-    m: 1,
+const HALF: HalfCheck<'_> = HalfCheck {
+    rows: Rows::Dense(1),
     n: 1,
     k: 1,
-    interleaved: false,
+    transposed: [false; 2],
     tile: None,
     values: Values::Integers,
+    form: Form::PLAIN,
     seed: 7,
 };
 
@@ -52,8 +55,8 @@ fn fp8(rows: Rows<'_>, n: usize, k: usize) -> Fp8Check<'_> {
     Fp8Check { rows, n, k, ..FP8 }
 }
 
-fn half(m: usize, n: usize, k: usize) -> Bf16Check {
-    Bf16Check { m, n, k, ..BF16 }
+fn half(rows: Rows<'_>, n: usize, k: usize) -> HalfCheck<'_> {
+    HalfCheck { rows, n, k, ..HALF }
 }
 
 #[test]
@@ -73,9 +76,9 @@ fn every_tile_is_exact_under_every_schedule() {
         for tile in tiles(Mode::Contiguous) {
             Fp8Check { tile, ..fp8(Rows::Groups(&[1, 0, 66, 5]), 72, 272) }.check::<f32>(device)?;
         }
-        for tile in bf16_tiles() {
-            Bf16Check { tile, ..half(130, 136, 520) }.check::<f32>(device)?;
-            Bf16Check { tile, batch: Some(3), interleaved: true, ..half(5, 72, 72) }.check::<bf16>(device)?;
+        for tile in half_tiles() {
+            HalfCheck { tile, ..half(Rows::Dense(130), 136, 520) }.check::<f32>(device)?;
+            HalfCheck { tile, ..half(Rows::Batched(3, 5), 72, 72) }.check::<bf16>(device)?;
         }
         Ok(())
     })
@@ -91,7 +94,7 @@ fn more_tiles_than_blocks_are_walked() {
     let tile = smallest(Tile::of(Input::Fp8, Mode::Dense));
     Fp8Check { tile, ..fp8(Rows::Dense(65), 6400, 16) }.check::<bf16>(&device).unwrap();
     let tile = smallest(Tile::of(Input::Bf16, Mode::Dense));
-    Bf16Check { tile, ..half(65, 6400, 8) }.check::<bf16>(&device).unwrap();
+    HalfCheck { tile, ..half(Rows::Dense(65), 6400, 8) }.check::<bf16>(&device).unwrap();
 }
 
 fn layouts() -> impl Strategy<Value = ScaleLayout> {
@@ -102,7 +105,7 @@ fn tiles(mode: Mode) -> impl Iterator<Item = Option<Tile>> {
     Tile::of(Input::Fp8, mode).into_iter().map(Some)
 }
 
-fn bf16_tiles() -> impl Iterator<Item = Option<Tile>> {
+fn half_tiles() -> impl Iterator<Item = Option<Tile>> {
     Tile::of(Input::Bf16, Mode::Batched).into_iter().map(Some)
 }
 
@@ -110,7 +113,7 @@ fn fp8_tile(mode: Mode) -> impl Strategy<Value = Option<Tile>> {
     prop::option::of(prop::sample::select(Tile::of(Input::Fp8, mode)))
 }
 
-fn bf16_tile() -> impl Strategy<Value = Option<Tile>> {
+fn half_tile() -> impl Strategy<Value = Option<Tile>> {
     prop::option::of(prop::sample::select(Tile::of(Input::Bf16, Mode::Batched)))
 }
 
@@ -149,13 +152,17 @@ proptest! {
 
     #[test]
     #[cfg_attr(not(ng_kernels), ignore = "needs compiled kernels: run cargo xtask setup")]
-    fn bf16_products_match_the_oracle(
+    fn half_products_match_the_oracle(
         (m, n, k) in (extent(), extent(), 1..400usize),
         batch in prop::option::of(1..4usize),
-        (interleaved, tile, values, wide, seed) in (any::<bool>(), bf16_tile(), values(), any::<bool>(), any::<u64>()),
+        (transposed, tile, values, half, seed) in (any::<[bool; 2]>(), half_tile(), values(), any::<bool>(), any::<u64>()),
     ) {
-        let check = Bf16Check { batch, m, n, k, interleaved, tile, values, seed };
-        under_every_schedule(|device| if wide { check.check::<f32>(device) } else { check.check::<bf16>(device) })?;
+        let rows = batch.map_or(Rows::Dense(m), |batch| Rows::Batched(batch, m));
+        let transposed = [transposed[0] && !tile.is_some_and(|tile| tile.swapped()), transposed[1]];
+        let check = HalfCheck { rows, n, k, transposed, tile, values, form: Form::PLAIN, seed };
+        under_every_schedule(|device| {
+            if half { check.check_of::<f16, f32>(device) } else { check.check::<bf16>(device) }
+        })?;
     }
 }
 
@@ -246,7 +253,7 @@ fn nothing_to_do_is_no_error() {
     let zero = device.zeros::<i32>(&[3]).unwrap();
     GroupedFp8Gemm::new(&a, &groups, &zero, &out).launch(&stream).unwrap();
     let (a, b) = (device.zeros::<bf16>(&[0, 64]).unwrap(), device.zeros::<bf16>(&[64, 64]).unwrap());
-    Bf16Gemm::new(&a, &b, &out).launch(&stream).unwrap();
+    HalfGemm::new(&a, &b, &out).launch(&stream).unwrap();
 }
 
 /// A sum of no products is zero; the output and no more is written, by a launch that a graph can hold.
@@ -262,9 +269,9 @@ fn no_k_writes_zeros() {
                 Fp8Check { tile, layout, ..fp8(Rows::Groups(&[1, 0, 66]), 72, 0) }.check::<f32>(device)?;
             }
         }
-        for tile in bf16_tiles() {
-            Bf16Check { tile, ..half(67, 136, 0) }.check::<f32>(device)?;
-            Bf16Check { tile, batch: Some(3), interleaved: true, ..half(5, 72, 0) }.check::<bf16>(device)?;
+        for tile in half_tiles() {
+            HalfCheck { tile, ..half(Rows::Dense(67), 136, 0) }.check::<f32>(device)?;
+            HalfCheck { tile, ..half(Rows::Batched(3, 5), 72, 0) }.check::<bf16>(device)?;
         }
         Ok(())
     })
@@ -274,7 +281,7 @@ fn no_k_writes_zeros() {
     let stream = device.stream();
     let empty = device.empty::<bf16>(&[4, 0]).unwrap();
     let out = device.full(&[4, 4], 7.0f32).unwrap();
-    let graph = stream.capture(|stream| Bf16Gemm::new(&empty, &empty, &out).launch(stream)).unwrap();
+    let graph = stream.capture(|stream| HalfGemm::new(&empty, &empty, &out).launch(stream)).unwrap();
     graph.launch(&stream).unwrap();
     assert_eq!(out.to_vec().unwrap(), [0.0; 16]);
 }
@@ -293,20 +300,29 @@ fn unfit_operands_are_refused_by_name() {
     let stream = device.stream();
     let zeros = |shape: &[usize]| device.zeros::<bf16>(shape).unwrap();
     let (a, b, out) = (zeros(&[4, 64]), zeros(&[8, 64]), zeros(&[4, 8]));
-    refused(Bf16Gemm::new(&a, &zeros(&[8, 72]), &out).launch(&stream), "b");
-    refused(Bf16Gemm::new(&a, &b, &zeros(&[4, 9])).launch(&stream), "out");
-    refused(Bf16Gemm::new(&a, &zeros(&[1, 8, 64]), &out).launch(&stream), "b");
-    refused(BatchedBf16Gemm::new(&a, &b, &out).launch(&stream), "a");
-    refused(Bf16Gemm::new(&a, &b, &out.slice(0, 0..1).unwrap().expand(0, 4).unwrap()).launch(&stream), "out");
-    refused(Bf16Gemm::new(&zeros(&[4, 65]).slice(1, 1..65).unwrap(), &b, &out).launch(&stream), "a");
-    refused(
-        Bf16Gemm::new(&a.transpose(0, 1).unwrap(), &zeros(&[8, 4]), &zeros(&[64, 8])).launch(&stream),
-        "a",
-    );
+    refused(HalfGemm::new(&a, &zeros(&[8, 72]), &out).launch(&stream), "b");
+    refused(HalfGemm::new(&a, &b, &zeros(&[4, 9])).launch(&stream), "out");
+    refused(HalfGemm::new(&a, &zeros(&[1, 8, 64]), &out).launch(&stream), "b");
+    refused(BatchedHalfGemm::new(&a, &b, &out).launch(&stream), "a");
+    refused(HalfGemm::new(&a, &b, &out.slice(0, 0..1).unwrap().expand(0, 4).unwrap()).launch(&stream), "out");
+    refused(HalfGemm::new(&zeros(&[4, 65]).slice(1, 1..65).unwrap(), &b, &out).launch(&stream), "a");
+    // Rows in the place of columns may be adjacent, but not neither.
+    let wide = zeros(&[4, 64, 2]).select(2, 0).unwrap();
+    refused(HalfGemm::new(&wide, &b, &out).launch(&stream), "a");
+    refused(HalfGemm::new(&zeros(&[64, 4]).transpose(0, 1).unwrap(), &b, &out).launch(&stream), "a");
+    refused(HalfGemm::new(&a, &b, &out).bias(&device.zeros(&[7]).unwrap()).launch(&stream), "bias");
+    refused(HalfGemm::new(&a, &b, &out).alpha(f32::NAN).launch(&stream), "alpha");
+    let three = device.tensor(&[3], &[0, 1, 2]).unwrap();
+    refused(GroupedHalfGemm::new(&a, &zeros(&[1, 8, 64]), &three, &out).launch(&stream), "offsets");
+    let pair = zeros(&[2, 8, 64]);
+    refused(MaskedHalfGemm::new(&pair, &pair, &three, &zeros(&[2, 8, 8])).launch(&stream), "counts");
+    let swapped = Tile::of(Input::Bf16, Mode::Dense).into_iter().find(Tile::swapped).unwrap();
+    let across = zeros(&[64, 8]).transpose(0, 1).unwrap();
+    refused(HalfGemm::new(&across, &b, &zeros(&[8, 8])).tile(swapped).launch(&stream), "tile");
     let shared = zeros(&[16, 64]);
     let (top, bottom) =
         (shared.slice(0, 0..8).unwrap(), shared.slice(0, 4..8).unwrap().slice(1, 0..8).unwrap());
-    refused(Bf16Gemm::new(&a, &top, &bottom).launch(&stream), "out");
+    refused(HalfGemm::new(&a, &top, &bottom).launch(&stream), "out");
 
     let rows = Fp8Rows::empty(&device, 4, 128, ScaleLayout::MnMajor).unwrap();
     let blocks = |shape: &[usize], scales: &[usize]| {
@@ -324,7 +340,7 @@ fn unfit_operands_are_refused_by_name() {
     let other = verify::device().unwrap();
     let elsewhere = other.zeros::<bf16>(&[4, 8]).unwrap();
     if other != device {
-        refused(Bf16Gemm::new(&a, &b, &elsewhere).launch(&stream), "out");
+        refused(HalfGemm::new(&a, &b, &elsewhere).launch(&stream), "out");
     }
 }
 

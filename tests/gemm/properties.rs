@@ -1,10 +1,10 @@
 //! Relations between products, over drawn shapes and schedules.
 
 use super::common::device_under;
-use super::{BF16, FP8, bf16_tile, config, fp8, fp8_tile, layouts};
+use super::{FP8, HALF, config, fp8, fp8_tile, half_tile, layouts};
 use narrowgauge::gemm::plan::Mode;
 use narrowgauge::verify::gemm::properties::Property;
-use narrowgauge::verify::gemm::{Bf16Check, Form, Fp8Check, Rows, Values};
+use narrowgauge::verify::gemm::{Form, Fp8Check, HalfCheck, Rows, Values};
 use narrowgauge::{ScaleLayout, bf16, f16};
 use proptest::prelude::*;
 
@@ -31,12 +31,12 @@ proptest! {
 
     #[test]
     #[cfg_attr(not(ng_kernels), ignore = "needs compiled kernels: run cargo xtask setup")]
-    fn bf16_products_are_related(
+    fn half_products_are_related(
         property in properties(),
         (m, n, k) in (2..80usize, 2..200usize, 17..300usize),
-        (tile, wide, seed) in (bf16_tile(), any::<bool>(), any::<u64>()),
+        (tile, wide, seed) in (half_tile(), any::<bool>(), any::<u64>()),
     ) {
-        let check = Bf16Check { m, n, k, tile, values: Values::Normal, seed, ..BF16 };
+        let check = HalfCheck { rows: Rows::Dense(m), n, k, tile, values: Values::Normal, seed, ..HALF };
         let device = device_under(seed);
         let held = if wide { check.holds::<f32>(&device, property) } else { check.holds::<bf16>(&device, property) };
         held.map_err(TestCaseError::fail)?;
@@ -47,17 +47,20 @@ proptest! {
     fn groups_and_batches_are_loops(
         sizes in prop::collection::vec(prop_oneof![Just(0), 1..9usize, 60..70usize], 1..8),
         (n, k) in (1..140usize, 1..300usize),
-        (batch, interleaved) in (1..5usize, any::<bool>()),
-        (layout, tile, half_tile, seed) in (layouts(), fp8_tile(Mode::Contiguous), bf16_tile(), any::<u64>()),
+        (batch, across) in (1..5usize, any::<bool>()),
+        (layout, tile, half_tile, seed) in (layouts(), fp8_tile(Mode::Contiguous), half_tile(), any::<u64>()),
     ) {
         let device = device_under(seed);
         let sizes = [&sizes[..], &[1]].concat();
         Fp8Check { rows: Rows::Groups(&sizes), n, k, layout, tile, values: Values::Normal, form: Form::PLAIN, seed }
             .holds::<bf16>(&device, Property::Parts)
             .map_err(TestCaseError::fail)?;
-        Bf16Check { batch: Some(batch), m: sizes[0] + 1, n, k, interleaved, tile: half_tile, values: Values::Normal, seed }
-            .holds::<f32>(&device, Property::Parts)
-            .map_err(TestCaseError::fail)?;
+        for rows in [Rows::Batched(batch, sizes[0] + 1), Rows::Groups(&sizes)] {
+            let transposed = [false, across];
+            HalfCheck { rows, n, k, transposed, tile: half_tile, values: Values::Normal, form: Form::PLAIN, seed }
+                .holds::<f32>(&device, Property::Parts)
+                .map_err(TestCaseError::fail)?;
+        }
     }
 }
 
@@ -127,10 +130,10 @@ fn a_rows_bits_do_not_depend_on_the_other_rows() {
     let layout = ScaleLayout::MnMajor;
     let check = Fp8Check { n: 136, k: 400, layout, values: Values::Normal, ..FP8 };
     check.holds_alone::<f32>(&device, &counts).unwrap();
-    Bf16Check { n: 136, k: 200, values: Values::Normal, ..BF16 }
+    HalfCheck { n: 136, k: 200, values: Values::Normal, ..HALF }
         .holds_alone::<f32>(&device, &counts)
         .unwrap();
     let many = [1024, 4096];
     Fp8Check { n: 16, k: 144, ..check }.holds_alone::<bf16>(&device, &many).unwrap();
-    Bf16Check { n: 16, k: 40, values: Values::Normal, ..BF16 }.holds_alone::<bf16>(&device, &many).unwrap();
+    HalfCheck { n: 16, k: 40, values: Values::Normal, ..HALF }.holds_alone::<bf16>(&device, &many).unwrap();
 }

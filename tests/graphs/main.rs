@@ -2,7 +2,7 @@
 //! not ended, and must wait before it touches what the first one writes. The tests are named as the families are.
 
 use narrowgauge::gemm::plan::{Input, Mode};
-use narrowgauge::gemm::{Bf16Gemm, Fp8Gemm, GroupedFp8Gemm, Tile};
+use narrowgauge::gemm::{Fp8Gemm, GroupedFp8Gemm, HalfGemm, Tile};
 use narrowgauge::mla::{Attention, CacheWrite, LatentCache, Rope, RopeParameters, RopeTables};
 use narrowgauge::norm::{Add, RmsNorm, RmsNormQuantize};
 use narrowgauge::quant::Quantize;
@@ -134,7 +134,7 @@ fn gemm() {
             rounds(stream, |s| GroupedFp8Gemm::new(&rows, &grouped, &offsets, &wide).tile(tile).launch(s))?;
         }
         for tile in Tile::of(Input::Bf16, Mode::Dense) {
-            rounds(stream, |s| Bf16Gemm::new(&a, &b, &out).tile(tile).launch(s))?;
+            rounds(stream, |s| HalfGemm::new(&a, &b, &out).tile(tile).launch(s))?;
         }
         Ok(())
     });

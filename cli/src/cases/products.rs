@@ -4,7 +4,7 @@ use super::experts::permuted;
 use super::{Case, Operands, Prepared, bf16s, fp8_blocks, fp8_rows, fp8s, i32s, product};
 use narrowgauge::gemm::plan::{Input, Mode};
 use narrowgauge::gemm::{
-    BatchedBf16Gemm, Bf16Gemm, Fp8Gemm, GroupedFp8Gemm, GroupedFp8GemmSwiglu, Tile, TransposeFp8,
+    BatchedHalfGemm, Fp8Gemm, GroupedFp8Gemm, GroupedFp8GemmSwiglu, HalfGemm, Tile, TransposeFp8,
 };
 use narrowgauge::{Fp8Rows, ScaleLayout, bf16};
 
@@ -124,7 +124,7 @@ pub fn bf16_gemm(m: usize, n: usize, k: usize) -> Case {
             let (a, b) = (bf16s(device, &[m, k], 6)?, bf16s(device, &[n, k], 7)?);
             let out = device.empty::<f32>(&[m, n])?;
             let operands = Operands::default().input("a", &a).input("b", &b).output("out", &out);
-            let launch = Box::new(move |stream: &_| Bf16Gemm::new(&a, &b, &out).launch(stream));
+            let launch = Box::new(move |stream: &_| HalfGemm::new(&a, &b, &out).launch(stream));
             Ok(Prepared { launch, operands })
         }),
     }
@@ -139,7 +139,7 @@ pub fn batched_bf16_gemm(batch: usize, m: usize, n: usize, k: usize) -> Case {
             let (a, b) = (bf16s(device, &[batch, m, k], 8)?, bf16s(device, &[batch, n, k], 9)?);
             let out = device.empty::<bf16>(&[batch, m, n])?;
             let operands = Operands::default().input("a", &a).input("b", &b).output("out", &out);
-            let launch = Box::new(move |stream: &_| BatchedBf16Gemm::new(&a, &b, &out).launch(stream));
+            let launch = Box::new(move |stream: &_| BatchedHalfGemm::new(&a, &b, &out).launch(stream));
             Ok(Prepared { launch, operands })
         }),
     }

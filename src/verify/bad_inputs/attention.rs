@@ -4,7 +4,7 @@ use super::lab::{Lab, is};
 use super::{Row, row};
 use crate::device::abi::{NG_STATUS_BAD_LENGTH, NG_STATUS_BAD_PAGE};
 use crate::dtype::bf16;
-use crate::gemm::BatchedBf16Gemm;
+use crate::gemm::BatchedHalfGemm;
 use crate::mla::{Attention, LatentCache};
 use crate::verify::mla::properties::{Property, holds};
 use crate::verify::mla::{AttentionInputs, AttentionOutputs};
@@ -52,8 +52,8 @@ pub(super) fn rows() -> Vec<Row> {
                     Attention::new(&query, &cache, &table, &lengths, out).launch(stream)
                 })
             },
-            NoOp "BatchedBf16Gemm" |lab| lab.does_nothing::<bf16>(&[0, 4, 8], |out, stream| {
-                BatchedBf16Gemm::new(&lab.halves(&[0, 4, 64]), &lab.halves(&[0, 8, 64]), out).launch(stream)
+            NoOp "BatchedHalfGemm" |lab| lab.does_nothing::<bf16>(&[0, 4, 8], |out, stream| {
+                BatchedHalfGemm::new(&lab.halves(&[0, 4, 64]), &lab.halves(&[0, 8, 64]), out).launch(stream)
             }),
         ]),
         row!(43, "a length of zero", [

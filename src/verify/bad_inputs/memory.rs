@@ -6,7 +6,7 @@ use crate::device::Stream;
 use crate::dtype::bf16;
 use crate::error::{Error, Result};
 use crate::fp8::Fp8Rows;
-use crate::gemm::{Bf16Gemm, Fp8Gemm};
+use crate::gemm::{Fp8Gemm, HalfGemm};
 use crate::mla::{Attention, LatentCache};
 use crate::norm::{Add, RmsNorm};
 use crate::quant::Quantize;
@@ -140,10 +140,10 @@ fn elsewhere(lab: &Lab<'_>) -> std::result::Result<crate::Device, String> {
 pub(super) fn rows() -> Vec<Row> {
     vec![
         row!(21, "an output that overlaps an input", [
-            Error "Bf16Gemm" |lab| {
+            Error "HalfGemm" |lab| {
                 let whole = lab.halves(&[16, 64]);
                 let (b, out) = (whole.slice(0, 0..8).map_err(text)?, whole.as_strided(256, &[4, 8], &[64, 1]).map_err(text)?);
-                kept(lab, "out", &out, |stream| Bf16Gemm::new(&lab.halves(&[4, 64]), &b, &out).launch(stream))
+                kept(lab, "out", &out, |stream| HalfGemm::new(&lab.halves(&[4, 64]), &b, &out).launch(stream))
             },
             Error "Fp8Gemm" |lab| {
                 let out = lab.floats(&[4, 8]);
@@ -217,11 +217,11 @@ pub(super) fn rows() -> Vec<Row> {
                 let foreign = other.zeros::<bf16>(&[4, 64]).map_err(text)?;
                 lab.refuses::<bf16>(&[4, 64], "b", |out, stream| Add::new(&lab.halves(&[4, 64]), &foreign, out).launch(stream))
             },
-            Error "Bf16Gemm" |lab| {
+            Error "HalfGemm" |lab| {
                 let other = elsewhere(lab)?;
                 let foreign = other.zeros::<bf16>(&[8, 64]).map_err(text)?;
                 lab.refuses::<bf16>(&[4, 8], "b", |out, stream| {
-                    Bf16Gemm::new(&lab.halves(&[4, 64]), &foreign, out).launch(stream)
+                    HalfGemm::new(&lab.halves(&[4, 64]), &foreign, out).launch(stream)
                 })
             },
             Error "Fp8Rows::new" |lab| {

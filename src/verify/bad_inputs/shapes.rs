@@ -5,13 +5,13 @@ use super::{Row, row};
 use crate::dtype::bf16;
 use crate::error::Result;
 use crate::fp8::{Fp8Blocks, Fp8Rows, ScaleLayout};
-use crate::gemm::{BatchedBf16Gemm, Bf16Gemm, Fp8Gemm, Fp8GemmSwiglu, GroupedFp8Gemm, GroupedFp8GemmSwiglu};
+use crate::gemm::{BatchedHalfGemm, Fp8Gemm, Fp8GemmSwiglu, GroupedFp8Gemm, GroupedFp8GemmSwiglu, HalfGemm};
 use crate::mla::{Attention, LatentCache};
 use crate::norm::{Add, RmsNorm, RmsNormQuantize};
 use crate::quant::Quantize;
 use crate::routing::{GatherRows, Permutation, SwigluQuantize};
 use crate::tensor::Tensor;
-use crate::verify::gemm::{Bf16Check, Form, Fp8Check, Rows, SwigluCheck, Values};
+use crate::verify::gemm::{Form, Fp8Check, HalfCheck, Rows, SwigluCheck, Values};
 use crate::verify::surrounded::{Place, bits, text};
 use crate::verify::{exact, norm, quant};
 use crate::vocab::Embedding;
@@ -28,14 +28,14 @@ const FP8: Fp8Check<'_> = Fp8Check {
     form: Form::PLAIN,
     seed: 11,
 };
-const BF16: Bf16Check = Bf16Check {
-    batch: None,
-    m: 3,
+const HALF: HalfCheck<'_> = HalfCheck {
+    rows: Rows::Dense(3),
     n: 72,
     k: 72,
-    interleaved: false,
+    transposed: [false; 2],
     tile: None,
     values: Values::Integers,
+    form: Form::PLAIN,
     seed: 11,
 };
 
@@ -43,7 +43,7 @@ fn fp8(lab: &Lab<'_>, check: Fp8Check<'_>) -> Done {
     check.check::<bf16>(lab.device).map(drop)
 }
 
-fn half(lab: &Lab<'_>, check: Bf16Check) -> Done {
+fn half(lab: &Lab<'_>, check: HalfCheck<'_>) -> Done {
     check.check::<bf16>(lab.device).map(drop)
 }
 
@@ -86,11 +86,11 @@ pub(super) fn rows() -> Vec<Row> {
                 let (a, b) = (lab.zero_rows(0, 128), lab.blocks(&[256, 128]));
                 Fp8GemmSwiglu::new(&a, &b, &lab.rows(0, 128)).launch(&lab.stream).map_err(text)
             },
-            NoOp "Bf16Gemm" |lab| lab.does_nothing::<bf16>(&[0, 8], |out, stream| {
-                Bf16Gemm::new(&lab.halves(&[0, 64]), &lab.halves(&[8, 64]), out).launch(stream)
+            NoOp "HalfGemm" |lab| lab.does_nothing::<bf16>(&[0, 8], |out, stream| {
+                HalfGemm::new(&lab.halves(&[0, 64]), &lab.halves(&[8, 64]), out).launch(stream)
             }),
-            NoOp "BatchedBf16Gemm" |lab| lab.does_nothing::<bf16>(&[2, 0, 8], |out, stream| {
-                BatchedBf16Gemm::new(&lab.halves(&[2, 0, 64]), &lab.halves(&[2, 8, 64]), out).launch(stream)
+            NoOp "BatchedHalfGemm" |lab| lab.does_nothing::<bf16>(&[2, 0, 8], |out, stream| {
+                BatchedHalfGemm::new(&lab.halves(&[2, 0, 64]), &lab.halves(&[2, 8, 64]), out).launch(stream)
             }),
             NoOp "Quantize" |lab| Quantize::new(&lab.halves(&[0, 64]), &lab.rows(0, 64)).launch(&lab.stream).map_err(text),
             NoOp "RmsNorm" |lab| lab.does_nothing::<bf16>(&[0, 64], |out, stream| {
@@ -119,8 +119,8 @@ pub(super) fn rows() -> Vec<Row> {
                 let (a, b) = (lab.zero_rows(3, 128), lab.blocks(&[0, 128]));
                 Fp8GemmSwiglu::new(&a, &b, &lab.rows(3, 0)).launch(&lab.stream).map_err(text)
             },
-            NoOp "Bf16Gemm" |lab| lab.does_nothing::<f32>(&[3, 0], |out, stream| {
-                Bf16Gemm::new(&lab.halves(&[3, 64]), &lab.halves(&[0, 64]), out).launch(stream)
+            NoOp "HalfGemm" |lab| lab.does_nothing::<f32>(&[3, 0], |out, stream| {
+                HalfGemm::new(&lab.halves(&[3, 64]), &lab.halves(&[0, 64]), out).launch(stream)
             }),
             NoOp "RmsNorm" |lab| lab.does_nothing::<bf16>(&[3, 0], |out, stream| {
                 RmsNorm::new(&lab.halves(&[3, 0]), &lab.halves(&[0]), out).launch(stream)
@@ -130,8 +130,8 @@ pub(super) fn rows() -> Vec<Row> {
         row!(3, "K = 0", [
             Works "Fp8Gemm" |lab| fp8(lab, Fp8Check { k: 0, ..FP8 }),
             Works "GroupedFp8Gemm" |lab| fp8(lab, Fp8Check { k: 0, rows: Rows::Groups(&[2, 0, 5]), ..FP8 }),
-            Works "Bf16Gemm" |lab| half(lab, Bf16Check { k: 0, ..BF16 }),
-            Works "BatchedBf16Gemm" |lab| half(lab, Bf16Check { k: 0, batch: Some(2), ..BF16 }),
+            Works "HalfGemm" |lab| half(lab, HalfCheck { k: 0, ..HALF }),
+            Works "BatchedHalfGemm" |lab| half(lab, HalfCheck { k: 0, rows: Rows::Batched(2, 3), ..HALF }),
         ]),
         row!(4, "K not a multiple of 128", [
             Works "Fp8Gemm" |lab| fp8(lab, Fp8Check { k: 300, ..FP8 }),
@@ -140,7 +140,7 @@ pub(super) fn rows() -> Vec<Row> {
             Works "GroupedFp8GemmSwiglu" |lab| {
                 swiglu(lab, Fp8Check { n: 256, k: 129, rows: Rows::Groups(&[2, 0, 5]), ..FP8 })
             },
-            Works "Bf16Gemm" |lab| half(lab, Bf16Check { k: 33, ..BF16 }),
+            Works "HalfGemm" |lab| half(lab, HalfCheck { k: 33, ..HALF }),
             Works "Quantize" |lab| {
                 quant::check(lab.device, &quant::Problem { columns: 200, ..Default::default() }).map(drop)
             },
@@ -158,7 +158,7 @@ pub(super) fn rows() -> Vec<Row> {
                 let out = lab.rows(3, 65);
                 lab.refused("b", GroupedFp8GemmSwiglu::new(&a, &b, &offsets, &out).launch(&lab.stream))
             },
-            Works "BatchedBf16Gemm" |lab| half(lab, Bf16Check { n: 1, batch: Some(3), ..BF16 }),
+            Works "BatchedHalfGemm" |lab| half(lab, HalfCheck { n: 1, rows: Rows::Batched(3, 3), ..HALF }),
             Works "RmsNorm" |lab| {
                 norm::check(lab.device, &norm::Problem { columns: 77, ..Default::default() }).map(drop)
             },
@@ -167,17 +167,17 @@ pub(super) fn rows() -> Vec<Row> {
             Works "Fp8Gemm" |lab| [1, 63, 64, 65, 127, 129].into_iter().try_for_each(|m| {
                 fp8(lab, Fp8Check { rows: Rows::Dense(m), ..FP8 })
             }),
-            Works "Bf16Gemm" |lab| [1, 63, 64, 65, 127, 129].into_iter().try_for_each(|m| half(lab, Bf16Check { m, ..BF16 })),
+            Works "HalfGemm" |lab| [1, 63, 64, 65, 127, 129].into_iter().try_for_each(|m| half(lab, HalfCheck { rows: Rows::Dense(m), ..HALF })),
         ]),
         row!(7, "offsets beyond 2^31 elements", [
             Works "Embedding" |lab| far_embedding(lab),
             Works "Add" |lab| far_add(lab),
-            Works "Bf16Gemm" |lab| far_product(lab),
+            Works "HalfGemm" |lab| far_product(lab),
         ]),
         row!(8, "an extent beyond what kernels count", [
-            Error "Bf16Gemm" |lab| {
+            Error "HalfGemm" |lab| {
                 let long = lab.device.empty::<bf16>(&[1, 1 << 31]).map_err(text)?;
-                lab.refuses::<f32>(&[1, 1], "K", |out, stream| Bf16Gemm::new(&long, &long, out).launch(stream))
+                lab.refuses::<f32>(&[1, 1], "K", |out, stream| HalfGemm::new(&long, &long, out).launch(stream))
             },
             Error "Permutation::empty" |lab| {
                 lab.refused("entries", Permutation::empty(lab.device, 1 << 31, 2, 8).map(drop))
@@ -188,12 +188,12 @@ pub(super) fn rows() -> Vec<Row> {
             },
         ]),
         row!(9, "an address that is not 16-byte aligned", [
-            Error "Bf16Gemm" |lab| lab.refuses::<bf16>(&[4, 8], "a", |out, stream| {
-                Bf16Gemm::new(&shifted(lab, 4, 64), &lab.halves(&[8, 64]), out).launch(stream)
+            Error "HalfGemm" |lab| lab.refuses::<bf16>(&[4, 8], "a", |out, stream| {
+                HalfGemm::new(&shifted(lab, 4, 64), &lab.halves(&[8, 64]), out).launch(stream)
             }),
-            Error "BatchedBf16Gemm" |lab| lab.refuses::<bf16>(&[1, 4, 8], "b", |out, stream| {
+            Error "BatchedHalfGemm" |lab| lab.refuses::<bf16>(&[1, 4, 8], "b", |out, stream| {
                 let b = shifted(lab, 8, 64).as_strided(0, &[1, 8, 64], &[0, 72, 1])?;
-                BatchedBf16Gemm::new(&lab.halves(&[1, 4, 64]), &b, out).launch(stream)
+                BatchedHalfGemm::new(&lab.halves(&[1, 4, 64]), &b, out).launch(stream)
             }),
             Error "Fp8Rows::new" |lab| {
                 let data = lab.codes(&[4, 144]).slice(1, 8..136).map_err(text)?;
@@ -217,9 +217,9 @@ pub(super) fn rows() -> Vec<Row> {
             },
         ]),
         row!(10, "a row stride that is not a multiple of 16 bytes", [
-            Error "Bf16Gemm" |lab| lab.refuses::<bf16>(&[4, 8], "a", |out, stream| {
+            Error "HalfGemm" |lab| lab.refuses::<bf16>(&[4, 8], "a", |out, stream| {
                 let a = lab.halves(&[4, 68]).slice(1, 0..64)?;
-                Bf16Gemm::new(&a, &lab.halves(&[8, 64]), out).launch(stream)
+                HalfGemm::new(&a, &lab.halves(&[8, 64]), out).launch(stream)
             }),
             Error "Fp8Rows::new" |lab| {
                 lab.refused("data", rows_of(Fp8Rows::new(lab.codes(&[4, 150]), lab.floats(&[4, 2]))))
@@ -259,7 +259,7 @@ pub(super) fn rows() -> Vec<Row> {
         ]),
         row!(12, "a buffer longer than its shape", [
             Works "Fp8Gemm" |lab| fp8(lab, FP8),
-            Works "Bf16Gemm" |lab| half(lab, BF16),
+            Works "HalfGemm" |lab| half(lab, HALF),
             Works "Quantize" |lab| {
                 let place = Place { offset: 8, padding: 8 };
                 quant::check(lab.device, &quant::Problem { place, ..Default::default() }).map(drop)
@@ -336,6 +336,6 @@ fn far_product(lab: &Lab<'_>) -> Done {
     let (a, out) = (far(lab, 3, 8, &values)?, far(lab, 3, 8, &values)?);
     let mut identity = vec![bf16::ZERO; 64];
     identity.iter_mut().step_by(9).for_each(|x| *x = bf16::ONE);
-    Bf16Gemm::new(&a, &lab.tensor(&[8, 8], &identity), &out).launch(&lab.stream).map_err(text)?;
+    HalfGemm::new(&a, &lab.tensor(&[8, 8], &identity), &out).launch(&lab.stream).map_err(text)?;
     exact("A · I", &near(&out)?, &values)
 }

@@ -1,9 +1,10 @@
 //! The cases of this family: fixed shapes, and shapes drawn from the seed.
 
 use super::forms;
+use super::half_cases;
 use super::properties::Property;
 use super::{
-    Bf16Check, Depth, Form, Fp8Check, GradientCheck, Rows, Sampling, SwigluCheck, TransposeCheck, Values,
+    Depth, Form, Fp8Check, GradientCheck, HalfCheck, Rows, Sampling, SwigluCheck, TransposeCheck, Values,
     moderate,
 };
 use crate::device::Device;
@@ -26,14 +27,14 @@ pub(super) const DENSE: Fp8Check<'_> = Fp8Check {
     seed: 1,
 };
 
-const BF16: Bf16Check = Bf16Check {
-    batch: None,
-    m: 1,
+pub(super) const HALF: HalfCheck<'_> = HalfCheck {
+    rows: Rows::Dense(1),
     n: 64,
     k: 64,
-    interleaved: false,
+    transposed: [false; 2],
     tile: None,
     values: Values::Normal,
+    form: Form::PLAIN,
     seed: 1,
 };
 
@@ -54,7 +55,7 @@ const GRADIENT: GradientCheck<'_> = GradientCheck {
 };
 
 /// An extent below `most`, often at the border of a tile.
-fn extent(source: &mut Source, most: usize) -> usize {
+pub(super) fn extent(source: &mut Source, most: usize) -> usize {
     let borders = [1, 7, 8, 63, 64, 65, 127, 128, 129, 192];
     match source.below(2) {
         0 => borders[source.below(borders.len())].min(most),
@@ -62,11 +63,11 @@ fn extent(source: &mut Source, most: usize) -> usize {
     }
 }
 
-fn pick<V: Copy>(source: &mut Source, from: &[V]) -> V {
+pub(super) fn pick<V: Copy>(source: &mut Source, from: &[V]) -> V {
     from[source.below(from.len())]
 }
 
-fn tile(source: &mut Source, input: Input, mode: Mode) -> Option<Tile> {
+pub(super) fn tile(source: &mut Source, input: Input, mode: Mode) -> Option<Tile> {
     match source.below(3) {
         0 => None,
         _ => Some(pick(source, &Tile::of(input, mode))),
@@ -130,24 +131,6 @@ fn drawn_grouped(device: &Device, seed: u64) -> Outcome {
     run_fp8(source, device, check)
 }
 
-fn drawn_bf16(device: &Device, seed: u64) -> Outcome {
-    let source = &mut Source::new(seed ^ 0xB16);
-    let check = Bf16Check {
-        batch: pick(source, &[None, Some(1), Some(2), Some(5)]),
-        m: extent(source, 150),
-        n: extent(source, 200),
-        k: 1 + source.below(500),
-        interleaved: source.below(2) == 0,
-        tile: tile(source, Input::Bf16, Mode::Batched),
-        values: pick(source, &Values::ALL),
-        seed,
-    };
-    match source.below(2) {
-        0 => check.check_sampled::<f32>(device, Sampling::Thorough),
-        _ => check.check_sampled::<bf16>(device, Sampling::Thorough),
-    }
-}
-
 fn drawn_gradient(device: &Device, seed: u64) -> Outcome {
     let source = &mut Source::new(seed ^ 0x6AD);
     let mut offsets = vec![0];
@@ -192,19 +175,20 @@ fn properties(device: &Device, seed: u64) -> Outcome {
         form: Form::PLAIN,
         seed,
     };
-    let single = Bf16Check {
-        m: 2 + source.below(70),
+    let single = HalfCheck {
+        rows: Rows::Dense(2 + source.below(70)),
         n: 2 + source.below(150),
         k: 17 + source.below(200),
+        transposed: [false, source.below(2) == 0],
         tile: tile(source, Input::Bf16, Mode::Batched),
         seed,
-        ..BF16
+        ..HALF
     };
     for property in Property::ALL {
         let (fp8, half) = match property {
             Property::Parts => (
                 Fp8Check { rows: Rows::Groups(&sizes), ..dense },
-                Bf16Check { batch: Some(3), m: 5, interleaved: seed.is_multiple_of(2), ..single },
+                HalfCheck { rows: Rows::Batched(3, 5), ..single },
             ),
             _ => (dense, single),
         };
@@ -263,7 +247,7 @@ fn every_variant(device: &Device, seed: u64) -> Outcome {
         all.add(&SwigluCheck { product, ..SWIGLU }.check(device)?);
     }
     for (tile, values) in Tile::of(Input::Bf16, Mode::Dense).into_iter().zip(&mut kinds) {
-        let check = Bf16Check { m: 67, n: 136, k: 136, tile: Some(tile), values, seed, ..BF16 };
+        let check = HalfCheck { rows: fp8.rows, n: 136, k: 136, tile: Some(tile), values, seed, ..HALF };
         all.add(&check.check::<f32>(device)?);
         all.add(&check.check::<bf16>(device)?);
     }
@@ -280,7 +264,7 @@ fn invariance(device: &Device, seed: u64) -> Outcome {
     let counts: &[usize] =
         if device.is_simulated() { &[2, 17, 33, 128, 257] } else { &[2, 17, 33, 128, 257, 1024, 4096] };
     let mut all = Fp8Check { n: 136, k: 384, seed, ..DENSE }.holds_alone::<f32>(device, counts)?;
-    all.add(&Bf16Check { n: 72, k: 200, seed, ..BF16 }.holds_alone::<f32>(device, counts)?);
+    all.add(&HalfCheck { n: 72, k: 200, seed, ..HALF }.holds_alone::<f32>(device, counts)?);
     Ok(all)
 }
 
@@ -324,19 +308,23 @@ pub(in crate::verify) fn cases() -> Vec<Case> {
             Fp8Check { rows: Rows::Groups(&sizes), n: 64, k: 144, seed, ..DENSE }.check::<bf16>(device)
         }),
         case!("bf16 7x256x512 to f32, integers", |device, seed| {
-            Bf16Check { m: 7, n: 256, k: 512, values: Values::Integers, seed, ..BF16 }.check::<f32>(device)
+            let values = Values::Integers;
+            HalfCheck { rows: Rows::Dense(7), n: 256, k: 512, values, seed, ..HALF }.check::<f32>(device)
         }),
         // Router logits of DeepSeek-V3: every stage of the pipeline comes round many times.
         case!("bf16 5x256x7168 to f32", |device, seed| {
-            Bf16Check { m: 5, n: 256, k: 7168, seed, ..BF16 }.check::<f32>(device)
+            HalfCheck { rows: Rows::Dense(5), n: 256, k: 7168, seed, ..HALF }.check::<f32>(device)
         }),
         case!("bf16 66x24x200", |device, seed| {
-            Bf16Check { m: 66, n: 24, k: 200, seed, ..BF16 }.check::<bf16>(device)
+            HalfCheck { rows: Rows::Dense(66), n: 24, k: 200, seed, ..HALF }.check::<bf16>(device)
         }),
         case!("bf16 8 heads of 3x512x128", |device, seed| {
-            Bf16Check { batch: Some(8), m: 3, n: 512, k: 128, interleaved: true, seed, ..BF16 }
-                .check::<bf16>(device)
+            HalfCheck { rows: Rows::Batched(8, 3), n: 512, k: 128, seed, ..HALF }.check::<bf16>(device)
         }),
+        case!("bf16 and f16, every layout and output", |device, seed| half_cases::layouts(device, seed)),
+        case!("bf16 and f16, extents at the edges", |device, seed| half_cases::edges(device, seed)),
+        case!("bf16 and f16, groups with every epilogue", |device, seed| half_cases::groups(device, seed)),
+        case!("bf16 and f16, every split of K", |device, seed| half_cases::splits(device, seed)),
         case!("FP8, every form", |device, seed| forms::forms(device, seed)),
         case!("FP8, every pair of types", |device, seed| forms::types(device, seed)),
         case!("FP8, rows that a list names", |device, seed| forms::gathered(device, seed)),
@@ -383,12 +371,13 @@ pub(in crate::verify) fn cases() -> Vec<Case> {
         case!("every tile, input and output", |device, seed| every_variant(device, seed)),
         case!("FP8, a drawn shape", |device, seed| drawn_dense(device, seed)),
         case!("FP8 grouped, a drawn shape", |device, seed| drawn_grouped(device, seed)),
-        case!("bf16, a drawn shape", |device, seed| drawn_bf16(device, seed)),
+        case!("bf16 or f16, a drawn shape", |device, seed| half_cases::drawn(device, seed)),
         case!("FP8 64x1536x1024, by projection and model", |device, seed| {
             Fp8Check { rows: Rows::Dense(64), n: 1536, k: 1024, seed, ..DENSE }.check_large::<bf16>(device)
         }),
         case!("bf16 64x512x1024, by projection and model, integers", |device, seed| {
-            Bf16Check { m: 64, n: 512, k: 1024, values: Values::Integers, seed, ..BF16 }
+            let values = Values::Integers;
+            HalfCheck { rows: Rows::Dense(64), n: 512, k: 1024, values, seed, ..HALF }
                 .check_large::<f32>(device)
         }),
         case!("a row alone and among others", |device, seed| invariance(device, seed)),
@@ -431,15 +420,13 @@ pub(in crate::verify) fn large_cases() -> Vec<Case> {
             seed,
             ..DENSE
         }),
-        case!("bf16 128 heads of 128x512x128", |values, seed| Bf16Check {
-            batch: Some(128),
-            m: 128,
+        case!("bf16 128 heads of 128x512x128", |values, seed| HalfCheck {
+            rows: Rows::Batched(128, 128),
             n: 512,
             k: 128,
-            interleaved: true,
             values,
             seed,
-            ..BF16
+            ..HALF
         }),
     ]
 }

@@ -1,22 +1,23 @@
 //! Matrix products: inputs, runs with poisoned surroundings, all four oracles, properties and cases.
 
-mod bf16_check;
 mod cases;
 mod forms;
 mod fp8_check;
 mod fp8_inputs;
 mod fp8_operands;
 mod gradient_check;
+mod half_cases;
+mod half_check;
 pub mod properties;
 mod swiglu_check;
 mod transpose_check;
 
-pub use bf16_check::{Bf16Check, Bf16Inputs};
 pub(super) use cases::{cases, large_cases};
 pub use fp8_check::Fp8Check;
 pub use fp8_inputs::{Form, Fp8Inputs, Granularity, Rows};
 pub use fp8_operands::Fp8Operands;
 pub use gradient_check::{Depth, GradientCheck, GradientInputs};
+pub use half_check::{CheckedInput, HalfCheck, HalfInputs, HalfOperands};
 pub use swiglu_check::{Answer, SwigluCheck, moderate};
 pub use transpose_check::TransposeCheck;
 

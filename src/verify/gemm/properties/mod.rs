@@ -1,9 +1,9 @@
 //! What must hold between products whose inputs are related, bit for bit unless it says otherwise.
 
-mod bf16;
 mod fp8;
+mod half;
 
-use super::{Bf16Check, Checked, Fp8Check};
+use super::{Checked, Fp8Check, HalfCheck};
 use crate::device::Device;
 use crate::verify::Evidence;
 
@@ -77,14 +77,14 @@ impl Fp8Check<'_> {
     }
 }
 
-impl Bf16Check {
-    /// Holds a property against the kernel. A batch is needed for [`Property::Parts`], and a single product for the others.
+impl HalfCheck<'_> {
+    /// Holds a property against the kernel. Groups are needed for [`Property::Parts`], and a dense product for the others.
     pub fn holds<T: Checked + Default>(
         &self,
         device: &Device,
         property: Property,
     ) -> Result<Evidence, String> {
-        bf16::holds::<T>(self, device, property).map_err(|error| format!("{property:?} of {self:?}: {error}"))
+        half::holds::<T>(self, device, property).map_err(|error| format!("{property:?} of {self:?}: {error}"))
     }
 
     /// As [`Fp8Check::holds_alone`].
@@ -93,7 +93,7 @@ impl Bf16Check {
         device: &Device,
         counts: &[usize],
     ) -> Result<Evidence, String> {
-        bf16::alone::<T>(self, device, counts)
+        half::alone::<T>(self, device, counts)
             .map_err(|error| format!("batch invariance of {self:?}: {error}"))
     }
 }

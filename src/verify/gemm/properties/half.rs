@@ -1,33 +1,34 @@
-//! Properties of bf16 products.
+//! Properties of products of 16-bit floats.
 
 use super::fp8::widened;
 use super::{Property, close, columns_in_order, places, rows_in_order, widen};
 use crate::device::Device;
 use crate::dtype::bf16;
 use crate::error::Error;
-use crate::gemm::plan::{Input, Mode};
-use crate::gemm::{Bf16Gemm, Tile};
-use crate::verify::gemm::{Bf16Check, Checked};
-use crate::verify::surrounded::{Place, Surrounded, text};
+use crate::gemm::Tile;
+use crate::gemm::plan::Input;
+use crate::verify::gemm::{Checked, HalfCheck, HalfInputs, Rows};
+use crate::verify::surrounded::text;
 use crate::verify::{Evidence, Source};
 
 /// Products that one tensor instruction adds.
 const DEPTH: usize = 16;
 
 pub(super) fn holds<T: Checked + Default>(
-    check: &Bf16Check,
+    check: &HalfCheck<'_>,
     device: &Device,
     property: Property,
 ) -> Result<Evidence, String> {
-    let Bf16Check { m, n, k, .. } = *check;
-    let inputs = check.inputs();
-    let (a, b) = &inputs;
+    let HalfCheck { n, k, .. } = *check;
+    let m = check.rows.count();
+    let inputs = check.inputs::<bf16>();
+    let HalfInputs { a, b, .. } = &inputs;
     let mut source = Source::new(check.seed ^ 0xB0);
     let mut all = Evidence::default();
     let evidence = &mut all;
-    let got = check.run_counted::<T>(device, &inputs, evidence)?;
-    let again = |evidence: &mut Evidence, check: &Bf16Check, a: Vec<bf16>, b: Vec<bf16>| {
-        check.run_counted::<T>(device, &(a, b), evidence)
+    let got = check.run_counted::<bf16, T>(device, &inputs, evidence)?;
+    let again = |evidence: &mut Evidence, check: &HalfCheck<'_>, a: Vec<bf16>, b: Vec<bf16>| {
+        check.run_counted::<bf16, T>(device, &HalfInputs { a, b, ..inputs.clone() }, evidence)
     };
     match property {
         Property::RowOrder => {
@@ -55,7 +56,7 @@ pub(super) fn holds<T: Checked + Default>(
         Property::ZeroBlocks => {
             let at = source.below(k / DEPTH + 1) * DEPTH;
             let other = Source::to_bf16(&source.normals(DEPTH, 1.0));
-            let wide = Bf16Check { k: k + DEPTH, ..*check };
+            let wide = HalfCheck { k: k + DEPTH, ..*check };
             let again =
                 again(evidence, &wide, widened(a, k, at, &[bf16::ZERO; DEPTH]), widened(b, k, at, &other))?;
             evidence.repeated("with a block of zeros", &again, &got)?;
@@ -75,6 +76,7 @@ pub(super) fn holds<T: Checked + Default>(
             let order = source.permutation(k);
             let changed = (columns_in_order(a, k, &order), columns_in_order(b, k, &order));
             let again = again(evidence, check, changed.0.clone(), changed.1.clone())?;
+            let changed = HalfInputs { a: changed.0, b: changed.1, ..inputs.clone() };
             let bounds = [&inputs, &changed].map(|inputs| check.expected(inputs, T::ROUNDING).bounds);
             let want: Vec<f64> = widen(&got).iter().map(|x| f64::from(*x)).collect();
             close(evidence, "K in another order", &again, &want, [&bounds[0], &bounds[1]])?;
@@ -86,8 +88,8 @@ pub(super) fn holds<T: Checked + Default>(
             let mut want = vec![0.0; m * n];
             let mut bound = vec![0.0; m * n];
             for part in [part(true), part(false)] {
-                let inputs = (part, b.clone());
-                let sums = check.run_counted::<f32>(device, &inputs, evidence)?;
+                let inputs = HalfInputs { a: part, ..inputs.clone() };
+                let sums = check.run_counted::<bf16, f32>(device, &inputs, evidence)?;
                 let bounds = check.expected(&inputs, f32::ROUNDING).bounds;
                 for i in 0..m * n {
                     want[i] += f64::from(sums[i]);
@@ -98,9 +100,12 @@ pub(super) fn holds<T: Checked + Default>(
             close(evidence, "sum of two products", &got, &want, [&bounds, &bound])?;
         }
         Property::Tiles => {
-            for tile in Tile::of(Input::Bf16, Mode::Batched) {
-                let again = again(evidence, &Bf16Check { tile: Some(tile), ..*check }, a.clone(), b.clone())?;
-                evidence.repeated(&format!("{tile:?}"), &again, &got)?;
+            // Those that split no K, with every layout of the operands.
+            for (tile, turn) in Tile::of(Input::Bf16, check.rows.mode()).into_iter().zip(0..) {
+                let transposed = [turn & 1 == 1 && !tile.swapped(), turn & 2 == 2];
+                let other = HalfCheck { tile: tile.split(1), transposed, ..*check };
+                let again = again(evidence, &other, a.clone(), b.clone())?;
+                evidence.repeated(&format!("{tile:?} {transposed:?}"), &again, &got)?;
             }
         }
         Property::Repetition => {
@@ -111,11 +116,9 @@ pub(super) fn holds<T: Checked + Default>(
         }
         Property::Graph => graph(check, device, evidence, &got)?,
         Property::Parts => {
-            let Some(batch) = check.batch else { return Err("needs a batch".to_owned()) };
-            for i in 0..batch {
-                let (a, b) = (a[i * m * k..][..m * k].to_vec(), b[i * n * k..][..n * k].to_vec());
-                let want = again(evidence, &Bf16Check { batch: None, interleaved: false, ..*check }, a, b)?;
-                evidence.repeated(&format!("product {i}"), &got[i * m * n..][..m * n], &want)?;
+            for (rows, part, inputs) in check.parts(&inputs) {
+                let want = part.run_counted::<bf16, T>(device, &inputs, evidence)?;
+                evidence.repeated(&format!("rows {rows:?}"), &got[rows.start * n..rows.end * n], &want)?;
             }
         }
     }
@@ -123,31 +126,26 @@ pub(super) fn holds<T: Checked + Default>(
 }
 
 fn graph<T: Checked + Default>(
-    check: &Bf16Check,
+    check: &HalfCheck<'_>,
     device: &Device,
     evidence: &mut Evidence,
     got: &[T],
 ) -> Result<(), String> {
-    let Bf16Check { m, n, k, .. } = *check;
-    let (a, b) = check.inputs();
+    let inputs = check.inputs::<bf16>();
     let prepare = || -> Result<_, Error> {
-        let aligned = Place { offset: 8, padding: k.next_multiple_of(8) - k };
-        let left = Surrounded::input(device, &[m, k], aligned, &a)?;
-        let right = Surrounded::input(device, &[n, k], aligned, &b)?;
-        let out = Surrounded::<T>::output(device, &[m, n], Place::default())?;
-        let graph = device
-            .stream()
-            .capture(|stream| Bf16Gemm::new(left.view(), right.view(), out.view()).launch(stream))?;
-        Ok((left, out, graph))
+        let (operands, out) = (check.operands(device, &inputs)?, check.output::<T>(device)?);
+        let prepared = check.prepare(&operands, out.view(), device)?;
+        let graph = device.stream().capture(|stream| prepared.launch(stream))?;
+        Ok((operands, out, graph))
     };
-    let (left, out, graph) = prepare().map_err(text)?;
-    let (other, _) = Bf16Check { seed: !check.seed, ..*check }.inputs();
-    let want = check.run::<T>(device, &(other.clone(), b.clone()))?;
+    let (operands, out, graph) = prepare().map_err(text)?;
+    let other = HalfCheck { seed: !check.seed, ..*check }.inputs::<bf16>().a;
+    let want = check.run::<bf16, T>(device, &HalfInputs { a: other.clone(), ..inputs.clone() })?;
     if want == got {
         return Err("other inputs give the same output".to_owned());
     }
-    for (a, want) in [(&a, got), (&other, &want)] {
-        left.fill(a).map_err(text)?;
+    for (a, want) in [(&inputs.a, got), (&other, &want)] {
+        operands.fill_a(a).map_err(text)?;
         out.clear().map_err(text)?;
         graph.launch(&device.stream()).map_err(text)?;
         evidence.repeated("replayed", &out.finish("the output", &mut Evidence::default())?, want)?;
@@ -156,22 +154,23 @@ fn graph<T: Checked + Default>(
 }
 
 pub(super) fn alone<T: Checked + Default>(
-    check: &Bf16Check,
+    check: &HalfCheck<'_>,
     device: &Device,
     counts: &[usize],
 ) -> Result<Evidence, String> {
-    let Bf16Check { n, k, .. } = *check;
+    let HalfCheck { n, k, .. } = *check;
     let mut evidence = Evidence::default();
-    let single = Bf16Check { m: 1, batch: None, interleaved: false, ..*check };
-    let (row, b) = single.inputs();
-    let want = single.run_counted::<T>(device, &(row.clone(), b.clone()), &mut evidence)?;
+    let single = HalfCheck { rows: Rows::Dense(1), ..*check };
+    let inputs = single.inputs::<bf16>();
+    let want = single.run_counted::<bf16, T>(device, &inputs, &mut evidence)?;
     for count in counts {
-        let many = Bf16Check { m: *count, seed: check.seed ^ *count as u64, ..single };
-        let (others, _) = many.inputs();
+        let many = HalfCheck { rows: Rows::Dense(*count), seed: check.seed ^ *count as u64, ..single };
+        let others = many.inputs::<bf16>().a;
         for place in places(*count) {
             let mut a = others.clone();
-            a[place * k..][..k].copy_from_slice(&row);
-            let got = many.run_counted::<T>(device, &(a, b.clone()), &mut evidence)?;
+            a[place * k..][..k].copy_from_slice(&inputs.a);
+            let all = HalfInputs { a, ..inputs.clone() };
+            let got = many.run_counted::<bf16, T>(device, &all, &mut evidence)?;
             evidence.repeated(&format!("row {place} of {count}"), &got[place * n..][..n], &want)?;
         }
     }
