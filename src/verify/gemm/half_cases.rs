@@ -120,7 +120,7 @@ pub(super) fn splits(device: &Device, seed: u64) -> Outcome {
     ] {
         for tile in Tile::of(Input::F16, mode).into_iter().filter(Tile::swapped) {
             for parts in tile.splits().iter().copied().filter(|parts| *parts > 1) {
-                let form = if turn % 3 == 0 {
+                let form = if turn.is_multiple_of(3) {
                     Form { bias: true, accumulate: true, ..Form::PLAIN }
                 } else {
                     Form::PLAIN
@@ -129,7 +129,7 @@ pub(super) fn splits(device: &Device, seed: u64) -> Outcome {
                     rows,
                     n: [72, 200][turn % 2],
                     k: [656, 1040][turn / 2 % 2],
-                    transposed: [false, turn % 2 == 0],
+                    transposed: [false, turn.is_multiple_of(2)],
                     tile: tile.split(parts),
                     values: Values::ALL[turn % 4],
                     form,

@@ -63,6 +63,9 @@ pub struct HalfInputs<H> {
     pub old: Vec<f32>,
 }
 
+/// A group's rows, its A and B, and the rest of it.
+type Part<'i, H> = (Range<usize>, [&'i [H]; 2], Epilogue<'i>);
+
 /// Operands on a device.
 #[derive(Debug)]
 pub struct HalfOperands<H: Poison> {
@@ -118,7 +121,7 @@ impl HalfCheck<'_> {
     }
 
     /// The rows, the weights and the rest of every group.
-    fn products<'i, H>(&self, inputs: &'i HalfInputs<H>) -> Vec<(Range<usize>, [&'i [H]; 2], Epilogue<'i>)> {
+    fn products<'i, H>(&self, inputs: &'i HalfInputs<H>) -> Vec<Part<'i, H>> {
         let (n, k) = (self.n, self.k);
         fn part(values: &[f32], range: Range<usize>) -> &[f32] {
             if values.is_empty() { &[] } else { &values[range] }
