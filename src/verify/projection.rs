@@ -335,8 +335,9 @@ mod tests {
         let mut source = Source::new(4);
         let (a, b) = (source.normals(m * k, 1.0), source.normals(n * k, 1.0));
         let (a, b) = (Source::to_bf16(&a), Source::to_bf16(&b));
-        let sums: Vec<f32> =
-            (0..m * n).map(|i| half_element(&a[i / n * k..][..k], &b[i % n * k..][..k], &[0..k])).collect();
+        let sums: Vec<f32> = (0..m * n)
+            .map(|i| half_element(&a[i / n * k..][..k], &b[i % n * k..][..k], std::slice::from_ref(&(0..k))))
+            .collect();
         let projection = Projection { exact: false, ..EXACT };
         assert_eq!(projection.check_half(&a, &b, EXTENTS, &sums), Ok(6));
         let mut rounded: Vec<f32> = sums.iter().map(|x| bf16::from_f32(*x).to_f32()).collect();
