@@ -20,7 +20,7 @@ pub struct Options {
     /// One JSON object instead of a table
     #[arg(long)]
     json: bool,
-    /// Also keep the object as FOLDER/<card>/<date>-narrowgauge.json; only what was measured on a card is kept
+    /// Also keep the object as `FOLDER/<card>/<date>-narrowgauge.json`; only what was measured on a card is kept
     #[arg(long, value_name = "FOLDER", num_args = 0..=1, default_missing_value = "benches/record")]
     record: Option<PathBuf>,
     /// Only the names of the cases
