@@ -55,10 +55,7 @@ fn bad_input_is_refused() {
         (&["--m", "1", "--n", "8", "--k", "16", "--card", "h99"], "no such card"),
         (&["--m", "0", "--n", "8", "--k", "16"], "--m 0"),
         (&["--n", "8", "--k", "16"], "--m"),
-        (
-            &["--m", "1", "--n", "8", "--k", "16", "--input", "bf16", "--mode", "contiguous"],
-            "no kernel computes",
-        ),
+        (&["--m", "1", "--n", "128", "--k", "16", "--input", "bf16", "--swiglu"], "no kernel computes"),
     ] {
         let output = plan(args);
         let stderr = String::from_utf8_lossy(&output.stderr);
