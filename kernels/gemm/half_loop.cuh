@@ -3,7 +3,7 @@
 //
 // Whole rounds of the ring of stages are straight-line code, in which every address is a constant from a base, the next
 // k-block is at work before the one before is waited for, and the last one is waited for: no accumulator is in flight
-// across a branch. K-blocks before and after the rounds take their stage from a register.
+// across the loop's back edge. K-blocks before and after the rounds take their stage from a register.
 #pragma once
 #include <stdint.h>
 
@@ -109,7 +109,7 @@ private:
     // The lower word of a descriptor. Between neighbouring 64s of M or N lies one part.
     template <int Transpose>
     static __device__ __forceinline__ uint32_t start(uint32_t shared) {
-        return shared >> 4 | (Transpose ? kHalfPartBytes >> 4 : 1u) << 16;
+        return (shared & 0x3FFFF) >> 4 | (Transpose ? kHalfPartBytes >> 4 : 1u) << 16;
     }
 
     template <bool F16, int TransposeA, int TransposeB>

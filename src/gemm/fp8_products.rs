@@ -198,8 +198,9 @@ macro_rules! options {
                 self
             }
 
-            /// A row's bits do not depend on the number of rows, nor on the tile: K is never split among blocks. Without it
-            /// a small product may be split, in parts that depend on the shape alone.
+            /// A row's bits do not depend on the number of rows, nor on the tile: K is not split among blocks, unless a
+            /// [`tile`](Self::tile) with parts is asked for. Without it a small product may be split, in parts that depend
+            /// on shape, layout and card.
             pub fn batch_invariant(mut self) -> Self {
                 self.0.options.batch_invariant = true;
                 self

@@ -162,7 +162,7 @@ impl<'a, T: GemmOutput> Gradient<'a, T> {
             operand.on(*check, names[0], device)?;
             operand.apart(*check, out, names)?;
         }
-        extents(*check, m, n, k)
+        extents(*check, m, n, k, 1)
     }
 
     fn run(&self, stream: &Stream) -> Result<()> {

@@ -59,7 +59,7 @@ impl HalfProduct {
         b.apart(check, out, "b")?;
         check_groups(check, self.mode, self.groups.as_ref(), groups, out, device)?;
         options.check(check, out, [groups, n], b_rank, shape, device)?;
-        extents(check, m, n, k)
+        extents(check, m, n, k, groups)
     }
 
     fn problem(&self) -> Problem {

@@ -13,8 +13,10 @@ use crate::tensor::Tensor;
 /// `out[m, n] = alpha · Σ_k a[m, k] · b[n, k] + bias[n]`, or added to what `out` holds, for bf16 or f16 A and B.
 ///
 /// - `a`: `[M, K]`; `b`: `[N, K]`, of the same type. Either dimension may be the adjacent one, all other strides are
-///   multiples of 8: a [transposed view](Tensor::transpose) of `[K, M]` or `[K, N]` is as good as a copy, bit for bit, so
-///   the forms that other libraries call NN, TN and TT are views.
+///   multiples of 8, and both start at multiples of 16 bytes: a [transposed view](Tensor::transpose) of `[K, M]` or
+///   `[K, N]` is as good as a copy, so the forms that other libraries call NN, TN and TT are views. With
+///   [`batch_invariant`](Self::batch_invariant) they give the same bits; without it a product whose A is transposed may
+///   be split otherwise.
 /// - `out`: `[M, N]` of bf16, f16 or f32, adjacent columns, any row stride.
 ///
 /// Any M, N and K; N of a multiple of 8 is fastest. M = 0 or N = 0 does nothing, K = 0 sums nothing.
@@ -46,7 +48,7 @@ pub struct MaskedHalfGemm(HalfProduct);
 
 /// The product of [`HalfGemm`] for each pair of several matrices: `a` `[H, M, K]`, `b` `[H, N, K]`, `out` `[H, M, N]`.
 ///
-/// The first dimension may have any stride: views of `[M, H, K]` with dimensions 0 and 1 [exchanged](Tensor::transpose)
+/// The first dimension may have any stride that is a multiple of 8, in `out` any: views of `[M, H, K]` with dimensions 0 and 1 [exchanged](Tensor::transpose)
 /// do, for `a` and for `out`. Absorbed attention has two such products: `bhr,hdr->bhd` takes the weights as they are,
 /// `bhd,hdr->bhr` takes a view of them with the last two dimensions exchanged.
 #[derive(Debug, Clone)]
@@ -145,8 +147,9 @@ macro_rules! options {
                 self
             }
 
-            /// A row's bits do not depend on the number of rows, nor on the tile: K is never split among blocks. Without it
-            /// a small product may be split, in parts that depend on the shape alone.
+            /// A row's bits do not depend on the number of rows, nor on the tile: K is not split among blocks, unless a
+            /// [`tile`](Self::tile) with parts is asked for. Without it a small product may be split, in parts that depend
+            /// on shape, layout and card.
             pub fn batch_invariant(mut self) -> Self {
                 self.0.options.batch_invariant = true;
                 self

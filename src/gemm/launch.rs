@@ -36,8 +36,9 @@ pub(super) fn writable<T: Element>(check: Checks, out: &Tensor<T>) -> Result<()>
     check.distinct("out", out)
 }
 
-pub(super) fn extents(check: Checks, m: usize, n: usize, k: usize) -> Result<()> {
-    for (name, extent) in [("M", m), ("N", n), ("K", k)] {
+/// Kernels count rows, columns, K and matrices in 32 bits.
+pub(super) fn extents(check: Checks, m: usize, n: usize, k: usize, groups: usize) -> Result<()> {
+    for (name, extent) in [("M", m), ("N", n), ("K", k), ("groups", groups)] {
         if extent > MAX_EXTENT {
             return check.fail(name, extent, format_args!("at most {MAX_EXTENT}"));
         }

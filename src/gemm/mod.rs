@@ -1,7 +1,8 @@
 //! Matrix products: FP8 with scales, and 16-bit floats; one matrix of weights, or one for each group of rows.
 //!
-//! All compute `out = A · Bᵀ` for row-major A `[M, K]` and B `[N, K]`, as linear layers of published checkpoints store
-//! their weights. Sums are f32; a row's bits do not depend on the other rows of A.
+//! All compute `out = A · Bᵀ` for A `[M, K]` and B `[N, K]`, as linear layers of published checkpoints store their
+//! weights; 16-bit operands may be transposed views. Sums are f32; a row's bits do not depend on what other
+//! rows hold.
 //!
 //! # FP8 matrices whose K is not their last dimension
 //!

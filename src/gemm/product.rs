@@ -134,7 +134,7 @@ impl Product {
         }
         check_groups(check, self.mode, self.groups.as_ref(), groups, out, device)?;
         options.check(check, out, [groups, n], b_rank, &shape, device)?;
-        extents(check, m, n, k)
+        extents(check, m, n, k, groups)
     }
 
     fn problem(&self) -> Problem {
