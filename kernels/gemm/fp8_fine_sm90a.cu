@@ -165,6 +165,7 @@ struct Multiplier {
 extern "C" __global__ void __launch_bounds__(kThreads, BLOCKS) NG_ENTRY(const __grid_constant__ NgFp8GemmParams p) {
     extern __shared__ __align__(1024) uint8_t shared[];
     ptx::grid_dependency_wait();
+    ptx::grid_launch_dependents();
 
     const uint32_t base = ptx::shared_address(shared);
     const tile::Pipeline<STAGES> pipeline{base + STAGES * kBytesStage + kBytesScales};

@@ -174,6 +174,7 @@ struct Math {
 extern "C" __global__ void __launch_bounds__(kThreads, BLOCKS) NG_ENTRY(const __grid_constant__ NgFp8GemmParams p) {
     extern __shared__ __align__(1024) uint8_t shared[];
     ptx::grid_dependency_wait();
+    ptx::grid_launch_dependents();
 
     const uint32_t ranks = ptx::cluster_size();
     const uint32_t rank = ptx::cluster_rank();

@@ -44,7 +44,7 @@ __device__ __forceinline__ void cluster_mbarrier_arrive(uint32_t address) {
     asm volatile("mbarrier.arrive.release.cluster.shared::cluster.b64 _, [%0];" ::"r"(address) : "memory");
 }
 
-// The same, of a reader of memory that only copies write: it orders no data of its own, and costs no fence.
+// The same at no cost of a fence: it releases to its own block, and in another frees what only copies write.
 __device__ __forceinline__ void cluster_mbarrier_release(uint32_t address) {
     asm volatile("mbarrier.arrive.shared::cluster.b64 _, [%0];" ::"r"(address) : "memory");
 }

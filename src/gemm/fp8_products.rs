@@ -48,7 +48,7 @@ pub struct GroupedFp8Gemm(Product);
 ///
 /// - `a`: `[G, M, K]`, G at most 1024.
 /// - `b`: `[G, N, K]`.
-/// - `counts`: `[G]` on the device; the first `counts[g]` rows of group g count. The others are neither read nor written.
+/// - `counts`: `[G]` on the device; the first `counts[g]` rows of group g count. The others are not used and not written.
 /// - `out`: `[G, M, N]`; of FP8 rows, the scales of a group follow those of the group before it.
 ///
 /// Counts outside `0..=M` are pulled into that range and reported by [`Status::bad_offsets`](crate::Status::bad_offsets).
@@ -173,7 +173,7 @@ macro_rules! options {
             ///
             /// A is then `[T, K]` in every kind of product, with K a multiple of 16, and no copy of its rows is made. Rows
             /// may be named any number of times. -1 stands for a row of zeros; so does an index that A does not have, which
-            /// [`Status::bad_row`](crate::Status::bad_row) reports.
+            /// [`Status::bad_row`](crate::Status::bad_row) reports where K > 0.
             pub fn gather(self, indices: &Tensor<i32>) -> Self {
                 self.gather_entries(indices, 1)
             }
@@ -200,7 +200,7 @@ macro_rules! options {
 
             /// A row's bits do not depend on the number of rows, nor on the tile: K is not split among blocks, unless a
             /// [`tile`](Self::tile) with parts is asked for. Without it a small product may be split, in parts that depend
-            /// on shape, layout and card.
+            /// on everything but the data.
             pub fn batch_invariant(mut self) -> Self {
                 self.0.options.batch_invariant = true;
                 self

@@ -149,7 +149,7 @@ macro_rules! options {
 
             /// A row's bits do not depend on the number of rows, nor on the tile: K is not split among blocks, unless a
             /// [`tile`](Self::tile) with parts is asked for. Without it a small product may be split, in parts that depend
-            /// on shape, layout and card.
+            /// on everything but the data.
             pub fn batch_invariant(mut self) -> Self {
                 self.0.options.batch_invariant = true;
                 self

@@ -17,7 +17,14 @@ const MAX_EXTENT: usize = (1 << 31) - 256;
 /// The plan with the given tile, or the best one.
 pub(super) fn planned(check: Checks, problem: &Problem, card: &Card, tile: Option<Tile>) -> Result<Plan> {
     match (plan(problem, card, tile), tile) {
-        (Some(plan), _) => Ok(plan),
+        (Some(plan), _) => {
+            // Blocks count tiles, and one round beyond them, in 32 bits.
+            let blocks = problem.most_tiles(plan.tile).saturating_mul(plan.cluster as usize);
+            if blocks.saturating_add(plan.grid as usize) > u32::MAX as usize {
+                return check.fail("out", format_args!("of {blocks} tiles"), "of fewer than 2^32");
+            }
+            Ok(plan)
+        }
         (None, Some(tile)) => check.fail("tile", tile, "one of a kernel that computes this product"),
         (None, None) => check.fail("out", format_args!("{:?}", problem.output), "what a kernel writes"),
     }

@@ -177,7 +177,7 @@ impl Problem {
     }
 
     /// An upper bound of the tiles, or clusters of tiles, that the output needs, whatever the device knows.
-    fn most_tiles(&self, tile: Tile) -> usize {
+    pub(super) fn most_tiles(&self, tile: Tile) -> usize {
         let rows = self.m.div_ceil(tile.rows() * tile.cluster());
         let rows = match self.mode {
             Mode::Dense => rows,

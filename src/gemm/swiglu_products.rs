@@ -5,20 +5,22 @@ use super::fp8_products::{options, product};
 use super::plan::Mode;
 use super::product::{PreparedGemm, Product};
 use crate::device::{Device, Stream};
+use crate::dtype::E4m3;
 use crate::error::Result;
-use crate::fp8::{Fp8, Fp8Blocks, Fp8Rows, Scale};
+use crate::fp8::{Fp8Blocks, Fp8Rows, Scale};
 use crate::tensor::Tensor;
 
 /// `out = quantised(silu(gate) · up)` with `gate = a · b[..I]ᵀ` and `up = a · b[I..]ᵀ`: the first product of an expert, or
 /// of a dense feed-forward layer, with its activation and the quantisation that the second product wants.
 ///
-/// - `a`: activations `[M, K]`, as of [`Fp8Gemm`](super::Fp8Gemm).
+/// - `a`: activations `[M, K]`, e4m3, else as of [`Fp8Gemm`](super::Fp8Gemm).
 /// - `b`: weights `[2·I, K]`, the gates' rows first; I is a multiple of 128. Published checkpoints store both apart (`w1`
 ///   or `gate_proj`, and `w3` or `up_proj`): they are joined when they are loaded.
 /// - `out`: `[M, I]` e4m3, with a fresh scale for each row and 128 columns, made as [`Quantize`](crate::quant::Quantize)
 ///   makes them.
 ///
-/// Sums are those of [`Fp8Gemm`](super::Fp8Gemm), bit for bit. Alpha, the scales of B's rows and the bias follow for gates
+/// Sums are those of [`Fp8Gemm`](super::Fp8Gemm), bit for bit where K is split alike, as it always is with
+/// [`batch_invariant`](Self::batch_invariant). Alpha, the scales of B's rows and the bias follow for gates
 /// and ups alike; then, in f32, the [`clamp`](Self::clamp), `silu(x) = x / (1 + exp(-x))` (the exponential and the
 /// reciprocal are within 2 and 1 ulp), the product with `up`, the row's weight, and the quantisation. Nothing is rounded to
 /// bf16 in between. The formula is that of DeepSeek-V3's `Expert` (`inference/model.py`), with a clamp that of
@@ -50,20 +52,16 @@ fn gated(product: Product) -> Product {
 
 impl Fp8GemmSwiglu {
     /// A product of these operands.
-    pub fn new<A: Fp8, SA: Scale, B: Fp8, SB: Scale>(
-        a: &Fp8Rows<A, SA>,
-        b: &Fp8Blocks<B, SB>,
-        out: &Fp8Rows,
-    ) -> Self {
+    pub fn new<SA: Scale, SB: Scale>(a: &Fp8Rows<E4m3, SA>, b: &Fp8Blocks<E4m3, SB>, out: &Fp8Rows) -> Self {
         Self(gated(product("Fp8GemmSwiglu", Mode::Dense, a, b, None, out)))
     }
 }
 
 impl GroupedFp8GemmSwiglu {
     /// A product of these operands.
-    pub fn new<A: Fp8, SA: Scale, B: Fp8, SB: Scale>(
-        a: &Fp8Rows<A, SA>,
-        b: &Fp8Blocks<B, SB>,
+    pub fn new<SA: Scale, SB: Scale>(
+        a: &Fp8Rows<E4m3, SA>,
+        b: &Fp8Blocks<E4m3, SB>,
         offsets: &Tensor<i32>,
         out: &Fp8Rows,
     ) -> Self {
@@ -73,9 +71,9 @@ impl GroupedFp8GemmSwiglu {
 
 impl MaskedFp8GemmSwiglu {
     /// A product of these operands.
-    pub fn new<A: Fp8, SA: Scale, B: Fp8, SB: Scale>(
-        a: &Fp8Rows<A, SA>,
-        b: &Fp8Blocks<B, SB>,
+    pub fn new<SA: Scale, SB: Scale>(
+        a: &Fp8Rows<E4m3, SA>,
+        b: &Fp8Blocks<E4m3, SB>,
         counts: &Tensor<i32>,
         out: &Fp8Rows,
     ) -> Self {

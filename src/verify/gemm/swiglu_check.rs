@@ -10,7 +10,7 @@ use crate::card::Card;
 use crate::device::{Device, Stream};
 use crate::dtype::E4m3;
 use crate::error::Error;
-use crate::fp8::{Fp8, Fp8Blocks, Fp8Rows, Scale};
+use crate::fp8::{Fp8Blocks, Fp8Rows, Scale};
 use crate::gemm::plan::{Input, Output, Problem, plan};
 use crate::gemm::reference::{Activation, Epilogue, Expected, Rounding, fp8_with, swiglu};
 use crate::gemm::{Fp8GemmSwiglu, GroupedFp8GemmSwiglu, MaskedFp8GemmSwiglu, PreparedGemm, Tile};
@@ -105,11 +105,19 @@ impl<'a> SwigluCheck<'a> {
     }
 
     /// Enqueues the product.
+    ///
+    /// # Panics
+    ///
+    /// If the operands are not e4m3.
     pub fn launch(&self, operands: &Fp8Operands, out: &Fp8Rows, stream: &Stream) -> Result<(), Error> {
         self.prepare(operands, out, stream.device())?.launch(stream)
     }
 
     /// Prepares the product.
+    ///
+    /// # Panics
+    ///
+    /// If the operands are not e4m3.
     pub fn prepare(
         &self,
         operands: &Fp8Operands,
@@ -117,36 +125,21 @@ impl<'a> SwigluCheck<'a> {
         device: &Device,
     ) -> Result<PreparedGemm, Error> {
         // Each pair of types is an instance of its own.
-        macro_rules! of_scales {
-            ($a:ident, $b:ident) => {
-                match ($a, $b) {
-                    (ScaledRows::F32(a), ScaledBlocks::F32(b)) => {
-                        self.prepared(operands, (a, b), out, device)
-                    }
-                    (ScaledRows::F32(a), ScaledBlocks::Codes(b)) => {
-                        self.prepared(operands, (a, b), out, device)
-                    }
-                    (ScaledRows::Codes(a), ScaledBlocks::F32(b)) => {
-                        self.prepared(operands, (a, b), out, device)
-                    }
-                    (ScaledRows::Codes(a), ScaledBlocks::Codes(b)) => {
-                        self.prepared(operands, (a, b), out, device)
-                    }
-                }
-            };
-        }
-        match (&operands.a, &operands.b) {
-            (A::E4m3(_, a), B::E4m3(b)) => of_scales!(a, b),
-            (A::E4m3(_, a), B::E5m2(b)) => of_scales!(a, b),
-            (A::E5m2(_, a), B::E4m3(b)) => of_scales!(a, b),
-            (A::E5m2(_, a), B::E5m2(b)) => of_scales!(a, b),
+        let (A::E4m3(_, a), B::E4m3(b)) = (&operands.a, &operands.b) else {
+            panic!("SwiGLU products take e4m3");
+        };
+        match (a, b) {
+            (ScaledRows::F32(a), ScaledBlocks::F32(b)) => self.prepared(operands, (a, b), out, device),
+            (ScaledRows::F32(a), ScaledBlocks::Codes(b)) => self.prepared(operands, (a, b), out, device),
+            (ScaledRows::Codes(a), ScaledBlocks::F32(b)) => self.prepared(operands, (a, b), out, device),
+            (ScaledRows::Codes(a), ScaledBlocks::Codes(b)) => self.prepared(operands, (a, b), out, device),
         }
     }
 
-    fn prepared<DA: Fp8, SA: Scale, DB: Fp8, SB: Scale>(
+    fn prepared<SA: Scale, SB: Scale>(
         &self,
         operands: &Fp8Operands,
-        (a, b): (&Fp8Rows<DA, SA>, &Fp8Blocks<DB, SB>),
+        (a, b): (&Fp8Rows<E4m3, SA>, &Fp8Blocks<E4m3, SB>),
         out: &Fp8Rows,
         device: &Device,
     ) -> Result<PreparedGemm, Error> {
