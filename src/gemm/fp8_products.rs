@@ -1,7 +1,7 @@
 //! FP8 products: one matrix of weights, or one for each group of rows.
 
 use super::Tile;
-use super::options::Options;
+use super::options::{Options, accumulate};
 use super::output::Fp8GemmOutput;
 use super::plan::Mode;
 use super::product::{PreparedGemm, Product};
@@ -131,42 +131,16 @@ impl BatchedFp8Gemm {
     }
 }
 
-macro_rules! accumulate {
-    ($($operation:ident),+) => {$(
-        impl $operation {
-            /// Adds to what the output holds. Not for an output of FP8 rows.
-            pub fn accumulate(mut self) -> Self {
-                self.0.options.accumulate = true;
-                self
-            }
-        }
-    )+};
-}
-accumulate!(Fp8Gemm, GroupedFp8Gemm, MaskedFp8Gemm, BatchedFp8Gemm);
+accumulate!(
+    "Adds to what the output holds. Not for an output of FP8 rows.";
+    Fp8Gemm, GroupedFp8Gemm, MaskedFp8Gemm, BatchedFp8Gemm
+);
 
 /// What all of them can be asked for, and their launch.
 macro_rules! options {
-    ($($operation:ident: $bias:literal, $weights:literal);+ $(;)?) => {$(
-        impl $operation {
-            /// Takes this tile instead of the planned one. It changes the time, and not a bit of the result unless it
-            /// splits K.
-            pub fn tile(mut self, tile: Tile) -> Self {
-                self.0.options.tile = Some(tile);
-                self
-            }
-
-            /// What sums are multiplied by; finite. Default: 1.
-            pub fn alpha(mut self, alpha: f32) -> Self {
-                self.0.options.alpha = alpha;
-                self
-            }
-
-            #[doc = concat!("What is added to each column: ", $bias, ", adjacent columns.")]
-            pub fn bias(mut self, bias: &Tensor<f32>) -> Self {
-                self.0.options.bias = Some(bias.clone());
-                self
-            }
-
+    ($($operation:ident: $bias:literal, $weights:literal);+ $(;)?) => {
+        super::options::common_options! { $($operation: $bias, $weights);+ }
+        $(impl $operation {
             #[doc = concat!(
                 "Takes row `indices[i]` of A for row i of the product; `indices`: ", $weights, ", contiguous, on the device."
             )]
@@ -186,46 +160,13 @@ macro_rules! options {
                 self
             }
 
-            #[doc = concat!("What each row is multiplied by in the end: ", $weights, ", contiguous.")]
-            pub fn row_weights(mut self, weights: &Tensor<f32>) -> Self {
-                self.0.options.row_weights = Some(weights.clone());
-                self
-            }
-
             /// Rounds the scales of an output of FP8 rows up to powers of two.
             pub fn power_of_two_scales(mut self) -> Self {
                 self.0.options.power_of_two = true;
                 self
             }
-
-            /// A row's bits do not depend on the number of rows, nor on the tile: K is not split among blocks, unless a
-            /// [`tile`](Self::tile) with parts is asked for. Without it a small product may be split, in parts that depend
-            /// on everything but the data.
-            pub fn batch_invariant(mut self) -> Self {
-                self.0.options.batch_invariant = true;
-                self
-            }
-
-            /// Checks and plans the product and makes its tensor maps, once for any number of launches.
-            ///
-            /// # Errors
-            ///
-            /// [`Error::Argument`](crate::Error::Argument) if shapes, strides or devices do not fit, or `out` overlaps an
-            /// input.
-            pub fn prepare(&self, device: &Device) -> Result<PreparedGemm> {
-                self.0.prepare(device)
-            }
-
-            /// Enqueues the product.
-            ///
-            /// # Errors
-            ///
-            /// As [`prepare`](Self::prepare), before anything runs; otherwise what launching says.
-            pub fn launch(&self, stream: &Stream) -> Result<()> {
-                self.prepare(stream.device())?.launch(stream)
-            }
-        }
-    )+};
+        })+
+    };
 }
 pub(super) use options;
 

@@ -182,7 +182,6 @@ impl<'a, T: GemmOutput> Gradient<'a, T> {
             mode,
             groups,
             accumulate: self.accumulate,
-            epilogue: self.alpha != 1.0,
             ..Problem::dense(Input::Fp8Fine, T::OUTPUT, a.extent(1), b.extent(1), a.extent(0))
         };
         let plan = planned(self.check, &problem, device.card(), self.tile)?;

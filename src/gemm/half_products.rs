@@ -2,7 +2,7 @@
 
 use super::half_operand::Half;
 use super::half_product::HalfProduct;
-use super::options::Options;
+use super::options::{Options, accumulate, common_options};
 use super::plan::Mode;
 use super::product::PreparedGemm;
 use super::{GemmOutput, Tile};
@@ -112,71 +112,8 @@ impl BatchedHalfGemm {
     }
 }
 
-/// What all of them can be asked for, and their launch.
-macro_rules! options {
-    ($($operation:ident: $bias:literal, $weights:literal);+ $(;)?) => {$(
-        impl $operation {
-            /// Takes this tile instead of the planned one. It changes the time, and not a bit of the result unless it
-            /// splits K.
-            pub fn tile(mut self, tile: Tile) -> Self {
-                self.0.options.tile = Some(tile);
-                self
-            }
-
-            /// What sums are multiplied by; finite. Default: 1.
-            pub fn alpha(mut self, alpha: f32) -> Self {
-                self.0.options.alpha = alpha;
-                self
-            }
-
-            #[doc = concat!("What is added to each column: ", $bias, ", adjacent columns.")]
-            pub fn bias(mut self, bias: &Tensor<f32>) -> Self {
-                self.0.options.bias = Some(bias.clone());
-                self
-            }
-
-            #[doc = concat!("What each row is multiplied by in the end: ", $weights, ", contiguous.")]
-            pub fn row_weights(mut self, weights: &Tensor<f32>) -> Self {
-                self.0.options.row_weights = Some(weights.clone());
-                self
-            }
-
-            /// Adds to what the output holds.
-            pub fn accumulate(mut self) -> Self {
-                self.0.options.accumulate = true;
-                self
-            }
-
-            /// A row's bits do not depend on the number of rows, nor on the tile: K is not split among blocks, unless a
-            /// [`tile`](Self::tile) with parts is asked for. Without it a small product may be split, in parts that depend
-            /// on everything but the data.
-            pub fn batch_invariant(mut self) -> Self {
-                self.0.options.batch_invariant = true;
-                self
-            }
-
-            /// Checks and plans the product and makes its tensor maps, once for any number of launches.
-            ///
-            /// # Errors
-            ///
-            /// [`Error::Argument`](crate::Error::Argument) if shapes, strides or devices do not fit, or `out` overlaps an
-            /// input.
-            pub fn prepare(&self, device: &Device) -> Result<PreparedGemm> {
-                self.0.prepare(device)
-            }
-
-            /// Enqueues the product.
-            ///
-            /// # Errors
-            ///
-            /// As [`prepare`](Self::prepare), before anything runs; otherwise what launching says.
-            pub fn launch(&self, stream: &Stream) -> Result<()> {
-                self.prepare(stream.device())?.launch(stream)
-            }
-        }
-    )+};
-}
-options! {
+accumulate!("Adds to what the output holds."; HalfGemm, GroupedHalfGemm, MaskedHalfGemm, BatchedHalfGemm);
+common_options! {
     HalfGemm: "`[N]`", "`[M]`";
     GroupedHalfGemm: "`[N]`, or `[G, N]`", "`[R]`";
     MaskedHalfGemm: "`[N]`, or `[G, N]`", "`[G, M]`";

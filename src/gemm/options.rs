@@ -115,3 +115,77 @@ pub(super) fn vector(tensor: &Option<Tensor<f32>>) -> (u64, i64) {
         (tensor.address(), stride)
     })
 }
+
+/// What products with [`Options`] can be asked for whatever their operands are, and their launch.
+macro_rules! common_options {
+    ($($operation:ident: $bias:literal, $weights:literal);+ $(;)?) => {$(
+        impl $operation {
+            /// Takes this tile instead of the planned one. It changes the time, and not a bit of the result unless it
+            /// splits K.
+            pub fn tile(mut self, tile: Tile) -> Self {
+                self.0.options.tile = Some(tile);
+                self
+            }
+
+            /// What sums are multiplied by; finite. Default: 1.
+            pub fn alpha(mut self, alpha: f32) -> Self {
+                self.0.options.alpha = alpha;
+                self
+            }
+
+            #[doc = concat!("What is added to each column: ", $bias, ", adjacent columns.")]
+            pub fn bias(mut self, bias: &Tensor<f32>) -> Self {
+                self.0.options.bias = Some(bias.clone());
+                self
+            }
+
+            #[doc = concat!("What each row is multiplied by in the end: ", $weights, ", contiguous.")]
+            pub fn row_weights(mut self, weights: &Tensor<f32>) -> Self {
+                self.0.options.row_weights = Some(weights.clone());
+                self
+            }
+
+            /// A row's bits do not depend on the number of rows, nor on the tile: K is not split among blocks, unless a
+            /// [`tile`](Self::tile) with parts is asked for. Without it a small product may be split, in parts that depend
+            /// on everything but the data.
+            pub fn batch_invariant(mut self) -> Self {
+                self.0.options.batch_invariant = true;
+                self
+            }
+
+            /// Checks and plans the product and makes its tensor maps, once for any number of launches.
+            ///
+            /// # Errors
+            ///
+            /// [`Error::Argument`](crate::Error::Argument) if shapes, strides or devices do not fit, or `out` overlaps an
+            /// input.
+            pub fn prepare(&self, device: &Device) -> Result<PreparedGemm> {
+                self.0.prepare(device)
+            }
+
+            /// Enqueues the product.
+            ///
+            /// # Errors
+            ///
+            /// As [`prepare`](Self::prepare), before anything runs; otherwise what launching says.
+            pub fn launch(&self, stream: &Stream) -> Result<()> {
+                self.prepare(stream.device())?.launch(stream)
+            }
+        }
+    )+};
+}
+pub(super) use common_options;
+
+/// For products that can add to their output; `$doc` says so.
+macro_rules! accumulate {
+    ($doc:literal; $($operation:ident),+) => {$(
+        impl $operation {
+            #[doc = $doc]
+            pub fn accumulate(mut self) -> Self {
+                self.0.options.accumulate = true;
+                self
+            }
+        }
+    )+};
+}
+pub(super) use accumulate;

@@ -73,8 +73,6 @@ pub struct Problem {
     pub output: Output,
     /// Whether the product is added to what the output holds.
     pub accumulate: bool,
-    /// Whether anything else is done to the sums: factors, a bias.
-    pub epilogue: bool,
     /// Whether rows of A are named by a list.
     pub gather: bool,
     /// Rows of A, where a list names them; 0: as many as the list.

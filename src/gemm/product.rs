@@ -144,10 +144,6 @@ impl Product {
             b_e5m2: b.e5m2,
             mode: *mode,
             accumulate: options.accumulate,
-            epilogue: options.alpha != 1.0
-                || options.bias.is_some()
-                || options.row_weights.is_some()
-                || b.column_scales.is_some(),
             swiglu: self.swiglu,
             groups: if *mode == Mode::Dense { 1 } else { b.extent(2) },
             expected_rows: options.expected_rows,

@@ -62,7 +62,6 @@ impl Fp8Check<'_> {
             mode: self.rows.mode(),
             groups: self.rows.groups().max(1),
             accumulate: form.accumulate,
-            epilogue: form != Form::PLAIN,
             batch_invariant: !form.splits,
             ..Problem::dense(Input::Fp8, output, self.rows.count().max(1), n.max(1), k)
         };
