@@ -400,6 +400,21 @@ impl<T: Element> Tensor<T> {
         Tensor { allocation: allocation.clone(), offset, rank, shape, strides, element: PhantomData }
     }
 
+    /// The bytes of the last dimension as elements of another type, which must fit it and the address. Contiguous views only.
+    pub(crate) fn reinterpreted<U: Element>(&self) -> Tensor<U> {
+        let mut shape = self.shape;
+        let last = self.rank() - 1;
+        let (bytes, offset) = (shape[last] * size_of::<T>(), self.offset * size_of::<T>());
+        debug_assert!(self.is_contiguous() && bytes.is_multiple_of(size_of::<U>()));
+        debug_assert!(
+            self.address().is_multiple_of(size_of::<U>() as u64) && offset.is_multiple_of(size_of::<U>())
+        );
+        shape[last] = bytes / size_of::<U>();
+        let mut view = Tensor::whole(self.allocation.clone(), &shape[..self.rank()]);
+        view.offset = offset / size_of::<U>();
+        view
+    }
+
     pub(crate) fn allocation(&self) -> &Arc<Allocation> {
         &self.allocation
     }

@@ -1,7 +1,7 @@
 //! Attention in absorbed form over the paged latent cache.
 
-use super::LatentCache;
 use super::plan::{self, MAX_SPLITS, Problem};
+use super::{CacheLayout, LatentCache};
 use crate::device::{KernelLaunch, Stream, Swizzle, TensorMapSpec, abi};
 use crate::dtype::{DType, Element, bf16};
 use crate::error::Result;
@@ -129,6 +129,12 @@ impl<'a> Attention<'a> {
         let check = CHECK;
         let Self { q, page_table, lengths, out, .. } = *self;
         let cache = self.cache.tensor();
+        if self.cache.layout() != CacheLayout::Bf16 {
+            return check.fail("cache", self.cache.layout(), CacheLayout::Bf16);
+        }
+        if self.cache.page_tokens() != plan::PAGE {
+            return check.fail("cache", format_args!("pages of {}", self.cache.page_tokens()), "pages of 64");
+        }
         check.rank("q", q, 4)?;
         check.rank("page_table", page_table, 2)?;
         let problem = self.problem();

@@ -2,10 +2,12 @@
 
 mod attention;
 mod cache;
+mod cache_write;
 pub mod plan;
 pub mod reference;
 mod rope;
 
 pub use attention::Attention;
-pub use cache::{CacheWrite, LatentCache};
+pub use cache::{CacheLayout, LatentCache};
+pub use cache_write::CacheWrite;
 pub use rope::{Rope, RopeParameters, RopeTables, Yarn};

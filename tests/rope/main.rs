@@ -84,7 +84,7 @@ fn bad_arguments_are_named() {
     assert_eq!(rope(&x, &positions, &tables, &x), "out");
 
     assert_eq!(wrong(LatentCache::new(&device, 0).map(drop)), "pages");
-    assert_eq!(wrong(LatentCache::new(&device, 1 << 25).map(drop)), "pages * 64");
+    assert_eq!(wrong(LatentCache::new(&device, 1 << 25).map(drop)), "pages * page_tokens");
     let cache = LatentCache::new(&device, 1).unwrap();
     let latent: Tensor<bf16> = device.zeros(&[4, 512]).unwrap();
     let key: Tensor<bf16> = device.zeros(&[4, 64]).unwrap();

@@ -182,7 +182,7 @@ pub(super) fn rows() -> Vec<Row> {
             Error "Permutation::empty" |lab| {
                 lab.refused("entries", Permutation::empty(lab.device, 1 << 31, 2, 8).map(drop))
             },
-            Error "LatentCache::new" |lab| lab.refused("pages * 64", LatentCache::new(lab.device, 1 << 25).map(drop)),
+            Error "LatentCache::new" |lab| lab.refused("pages * page_tokens", LatentCache::new(lab.device, 1 << 25).map(drop)),
             Error "Device::empty" |lab| {
                 lab.refused("shape", lab.device.empty::<u64>(&[usize::MAX, usize::MAX]).map(drop))
             },
