@@ -158,14 +158,47 @@ struct NgRopeParams {
 };
 static_assert(sizeof(NgRopeParams) == 104 && __builtin_offsetof(NgRopeParams, heads) == 88, "NgRopeParams");
 
+// How a token of the latent cache lies in memory.
+enum NgCacheLayout : uint32_t {
+    NG_CACHE_BF16 = 0,        // 576 bf16
+    NG_CACHE_F16 = 1,         // 576 f16
+    NG_CACHE_FP8_BLOCKS = 2,  // 512 e4m3, 4 f32 scales, 64 bf16
+    NG_CACHE_FP8_FLAT = 3,    // 576 e4m3 with the scale of the whole cache
+};
+
 struct NgCacheWriteParams {
     uint64_t latent, key_rope, positions, slots, cosines, sines, cache, status;
     uint64_t latent_row_stride, key_rope_row_stride;
     uint64_t cache_rows;
-    uint32_t tokens, max_positions;
+    uint32_t max_positions;
     uint32_t vectorised;
+    uint32_t layout;     // NgCacheLayout
+    uint32_t input_f16;  // latent and key_rope are f16, not bf16
+    float scale;         // of a flat cache
 };
-static_assert(sizeof(NgCacheWriteParams) == 104 && __builtin_offsetof(NgCacheWriteParams, tokens) == 88, "NgCacheWriteParams");
+static_assert(sizeof(NgCacheWriteParams) == 112 && __builtin_offsetof(NgCacheWriteParams, max_positions) == 88, "NgCacheWriteParams");
+
+// Rows of sequences out of a cache of any layout.
+struct NgCacheGatherParams {
+    uint64_t cache, page_table, offsets, starts, out, status;  // `starts` 0: from the first token
+    uint64_t table_stride, out_row_stride;
+    uint32_t rows, sequences, table_pages, cache_pages, page_tokens;
+    uint32_t vectorised;
+    uint32_t layout;      // NgCacheLayout
+    uint32_t output_f16;  // not bf16
+    float scale;          // of a flat cache
+};
+static_assert(sizeof(NgCacheGatherParams) == 104 && __builtin_offsetof(NgCacheGatherParams, rows) == 64, "NgCacheGatherParams");
+
+// Whole pages from one cache to another, or exchanged.
+struct NgCachePagesParams {
+    uint64_t source, target, pairs, status;  // `pairs` i32 [pairs, 2]
+    uint64_t page_bytes;
+    uint32_t source_pages, target_pages;
+    uint32_t pieces;  // blocks of one pair
+    uint32_t exchange;
+};
+static_assert(sizeof(NgCachePagesParams) == 56 && __builtin_offsetof(NgCachePagesParams, source_pages) == 40, "NgCachePagesParams");
 
 // ---- matrix products ----
 // Strides count elements.

@@ -44,4 +44,11 @@ __device__ __forceinline__ uint16_t e4m3x2_from_f32(float low, float high) {
     return pair;
 }
 
+// Exact: every e4m3 value is an f16; NaN stays.
+__device__ __forceinline__ uint32_t f16x2_from_e4m3x2(uint16_t codes) {
+    uint32_t pair;
+    asm("cvt.rn.f16x2.e4m3x2 %0, %1;" : "=r"(pair) : "h"(codes));
+    return pair;
+}
+
 }  // namespace ng::ptx

@@ -11,21 +11,26 @@ namespace ng::tile {
 constexpr uint32_t kRopeColumns = 64;
 constexpr uint32_t kRopeLanes = 8;
 
-// `piece` is this lane's part, 0..8: input columns 8 * piece on, output columns 4 * piece on of both halves.
-__device__ __forceinline__ void rotate(const uint16_t* x, const float* cosines, const float* sines, uint32_t piece,
-                                       bool vectorised, uint16_t* out) {
-    float pairs[8];
-    load_bf16x8(x, piece * 8, kRopeColumns, vectorised, pairs);
+// Four pairs of neighbours, the `piece`-th of eight: their rotated first members and second members.
+__device__ __forceinline__ void rotate_pairs(const float (&pairs)[8], const float* cosines, const float* sines,
+                                             uint32_t piece, float (&first)[4], float (&second)[4]) {
     const float4 cosine = reinterpret_cast<const float4*>(cosines)[piece];
     const float4 sine = reinterpret_cast<const float4*>(sines)[piece];
     const float c[4] = {cosine.x, cosine.y, cosine.z, cosine.w};
     const float s[4] = {sine.x, sine.y, sine.z, sine.w};
-    float first[4], second[4];
 #pragma unroll
     for (int i = 0; i < 4; ++i) {
         first[i] = pairs[2 * i] * c[i] - pairs[2 * i + 1] * s[i];
         second[i] = pairs[2 * i + 1] * c[i] + pairs[2 * i] * s[i];
     }
+}
+
+// `piece` is this lane's part, 0..8: input columns 8 * piece on, output columns 4 * piece on of both halves.
+__device__ __forceinline__ void rotate(const uint16_t* x, const float* cosines, const float* sines, uint32_t piece,
+                                       bool vectorised, uint16_t* out) {
+    float pairs[8], first[4], second[4];
+    load_bf16x8(x, piece * 8, kRopeColumns, vectorised, pairs);
+    rotate_pairs(pairs, cosines, sines, piece, first, second);
     uint16_t* low = out + piece * 4;
     uint16_t* high = low + kRopeColumns / 2;
     if (vectorised) {

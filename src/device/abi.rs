@@ -652,7 +652,16 @@ parameters!(NgRopeParams, 104, {
     vectorised: 96,
 });
 
-/// Parameters of `cache_write_bf16`.
+/// 576 bf16 a token.
+pub const NG_CACHE_BF16: u32 = 0;
+/// 576 f16 a token.
+pub const NG_CACHE_F16: u32 = 1;
+/// 512 e4m3, 4 f32 scales and 64 bf16 a token.
+pub const NG_CACHE_FP8_BLOCKS: u32 = 2;
+/// 576 e4m3 a token, with the scale of the whole cache.
+pub const NG_CACHE_FP8_FLAT: u32 = 3;
+
+/// Parameters of `cache_write_half`.
 #[repr(C)]
 #[derive(Clone, Copy)]
 pub(crate) struct NgCacheWriteParams {
@@ -667,11 +676,13 @@ pub(crate) struct NgCacheWriteParams {
     pub(crate) latent_row_stride: u64,
     pub(crate) key_rope_row_stride: u64,
     pub(crate) cache_rows: u64,
-    pub(crate) tokens: u32,
     pub(crate) max_positions: u32,
     pub(crate) vectorised: u32,
+    pub(crate) layout: u32,
+    pub(crate) input_f16: u32,
+    pub(crate) scale: f32,
 }
-parameters!(NgCacheWriteParams, 104, {
+parameters!(NgCacheWriteParams, 112, {
     latent: 0,
     key_rope: 8,
     positions: 16,
@@ -683,7 +694,77 @@ parameters!(NgCacheWriteParams, 104, {
     latent_row_stride: 64,
     key_rope_row_stride: 72,
     cache_rows: 80,
-    tokens: 88,
-    max_positions: 92,
-    vectorised: 96,
+    max_positions: 88,
+    vectorised: 92,
+    layout: 96,
+    input_f16: 100,
+    scale: 104,
+});
+
+/// Parameters of `cache_gather_half`; `starts` 0: from the first token.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub(crate) struct NgCacheGatherParams {
+    pub(crate) cache: u64,
+    pub(crate) page_table: u64,
+    pub(crate) offsets: u64,
+    pub(crate) starts: u64,
+    pub(crate) out: u64,
+    pub(crate) status: u64,
+    pub(crate) table_stride: u64,
+    pub(crate) out_row_stride: u64,
+    pub(crate) rows: u32,
+    pub(crate) sequences: u32,
+    pub(crate) table_pages: u32,
+    pub(crate) cache_pages: u32,
+    pub(crate) page_tokens: u32,
+    pub(crate) vectorised: u32,
+    pub(crate) layout: u32,
+    pub(crate) output_f16: u32,
+    pub(crate) scale: f32,
+}
+parameters!(NgCacheGatherParams, 104, {
+    cache: 0,
+    page_table: 8,
+    offsets: 16,
+    starts: 24,
+    out: 32,
+    status: 40,
+    table_stride: 48,
+    out_row_stride: 56,
+    rows: 64,
+    sequences: 68,
+    table_pages: 72,
+    cache_pages: 76,
+    page_tokens: 80,
+    vectorised: 84,
+    layout: 88,
+    output_f16: 92,
+    scale: 96,
+});
+
+/// Parameters of `cache_pages_b8`.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub(crate) struct NgCachePagesParams {
+    pub(crate) source: u64,
+    pub(crate) target: u64,
+    pub(crate) pairs: u64,
+    pub(crate) status: u64,
+    pub(crate) page_bytes: u64,
+    pub(crate) source_pages: u32,
+    pub(crate) target_pages: u32,
+    pub(crate) pieces: u32,
+    pub(crate) exchange: u32,
+}
+parameters!(NgCachePagesParams, 56, {
+    source: 0,
+    target: 8,
+    pairs: 16,
+    status: 24,
+    page_bytes: 32,
+    source_pages: 40,
+    target_pages: 44,
+    pieces: 48,
+    exchange: 52,
 });

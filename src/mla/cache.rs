@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use crate::device::Device;
+use crate::device::{Device, abi};
 use crate::dtype::{DType, Element, bf16};
 use crate::error::Result;
 use crate::tensor::Tensor;
@@ -39,6 +39,16 @@ impl CacheLayout {
             Self::Bf16 | Self::F16 => 2 * COLUMNS,
             Self::Fp8Blocks => 656,
             Self::Fp8Flat { .. } => COLUMNS,
+        }
+    }
+
+    /// What kernels call it, and its scale.
+    pub(super) const fn code(self) -> (u32, f32) {
+        match self {
+            Self::Bf16 => (abi::NG_CACHE_BF16, 1.0),
+            Self::F16 => (abi::NG_CACHE_F16, 1.0),
+            Self::Fp8Blocks => (abi::NG_CACHE_FP8_BLOCKS, 1.0),
+            Self::Fp8Flat { scale } => (abi::NG_CACHE_FP8_FLAT, scale),
         }
     }
 

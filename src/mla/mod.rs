@@ -3,6 +3,7 @@
 mod attention;
 mod cache;
 mod cache_write;
+mod half;
 pub mod plan;
 pub mod reference;
 mod rope;
@@ -10,4 +11,5 @@ mod rope;
 pub use attention::Attention;
 pub use cache::{CacheLayout, LatentCache};
 pub use cache_write::CacheWrite;
+pub use half::Half;
 pub use rope::{Rope, RopeParameters, RopeTables, Yarn};

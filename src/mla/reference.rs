@@ -1,5 +1,7 @@
 //! Attention over the paged latent cache in plain f64: what the kernel should have answered.
 
+pub mod cache;
+
 use half::bf16;
 
 /// Sizes of an attention problem.

@@ -48,6 +48,7 @@ pub mod bad_inputs;
 mod compare;
 mod evidence;
 pub mod gemm;
+pub mod latent_cache;
 pub mod mla;
 pub mod norm;
 pub mod projection;
@@ -174,8 +175,16 @@ impl fmt::Display for Case {
 
 /// The cases of every family that suit any device.
 pub fn cases() -> Vec<Case> {
-    let families: &[fn() -> Vec<Case>] =
-        &[quant::cases, norm::cases, vocab::cases, gemm::cases, routing::cases, rope::cases, mla::cases];
+    let families: &[fn() -> Vec<Case>] = &[
+        quant::cases,
+        norm::cases,
+        vocab::cases,
+        gemm::cases,
+        routing::cases,
+        rope::cases,
+        latent_cache::cases,
+        mla::cases,
+    ];
     families.iter().flat_map(|cases| cases()).collect()
 }
 

@@ -1,15 +1,14 @@
-//! Rotary embedding and the write into the latent cache against their oracle.
+//! Rotary embedding against its oracle.
 
-use super::surrounded::{Place, Surrounded, bits, rounded_to_bf16, text};
+use super::surrounded::{Place, Surrounded, rounded_to_bf16, text};
 use super::{Case, Evidence, Source, exact};
 use crate::device::Device;
-use crate::device::abi::{NG_STATUS_BAD_POSITION, NG_STATUS_BAD_SLOT};
+use crate::device::abi::NG_STATUS_BAD_POSITION;
 use crate::dtype::bf16;
-use crate::mla::{CacheWrite, LatentCache, Rope, RopeParameters, RopeTables, Yarn, reference};
+use crate::mla::{Rope, RopeParameters, RopeTables, Yarn, reference};
 
 /// Rotary columns.
 const ROPE: usize = 64;
-const LATENT: usize = 512;
 /// Positions of the tables that tests use.
 const POSITIONS: usize = 300;
 
@@ -28,21 +27,23 @@ pub fn parameters(yarn: bool) -> RopeParameters {
     RopeParameters { dim: ROPE, base: 10_000.0, max_positions: POSITIONS, yarn }
 }
 
-/// Oracle and bound of one rotated row.
+/// Oracle of one rotated row, and the errors before it is rounded to its type: the tables are rounded once; two products
+/// and their sum round three times at most.
+pub(super) fn rotation(row: &[f64], position: i32, parameters: &RopeParameters) -> (Vec<f64>, Vec<f64>) {
+    let factor = parameters.yarn.as_ref().map_or(1.0, Yarn::table_factor);
+    let (want, magnitudes) = reference::rotate(row, position, &parameters.frequencies(), factor);
+    (want, magnitudes.into_iter().map(|magnitude| 4.0 * 2f64.powi(-24) * magnitude).collect())
+}
+
+/// Oracle and bound of one rotated row in bf16.
 fn rotated(row: &[bf16], position: i32, parameters: &RopeParameters) -> (Vec<f64>, Vec<f64>) {
     let row: Vec<_> = row.iter().map(|x| x.to_f64()).collect();
-    let factor = parameters.yarn.as_ref().map_or(1.0, Yarn::table_factor);
-    let (want, magnitudes) = reference::rotate(&row, position, &parameters.frequencies(), factor);
-    // The tables are rounded once; two products and their sum round three times at most.
-    let pairs = want
-        .into_iter()
-        .zip(magnitudes)
-        .map(|(want, magnitude)| rounded_to_bf16(want, 4.0 * 2f64.powi(-24) * magnitude));
-    pairs.unzip()
+    let (want, error) = rotation(&row, position, parameters);
+    want.into_iter().zip(error).map(|(want, error)| rounded_to_bf16(want, error)).unzip()
 }
 
 /// Positions with every fourth outside the tables where `bad` says so.
-fn draw_positions(tokens: usize, bad: bool, source: &mut Source) -> Vec<i32> {
+pub(super) fn draw_positions(tokens: usize, bad: bool, source: &mut Source) -> Vec<i32> {
     let outside = [-1, POSITIONS as i32, i32::MAX, i32::MIN];
     (0..tokens)
         .map(|token| match token % 4 {
@@ -52,7 +53,7 @@ fn draw_positions(tokens: usize, bad: bool, source: &mut Source) -> Vec<i32> {
         .collect()
 }
 
-fn known(position: i32) -> bool {
+pub(super) fn known(position: i32) -> bool {
     (0..POSITIONS as i32).contains(&position)
 }
 
@@ -106,84 +107,6 @@ pub fn check_rope(device: &Device, problem: &RopeProblem) -> Result<Evidence, St
     Ok(evidence)
 }
 
-/// One write into the cache.
-#[derive(Debug, Clone, Copy)]
-pub struct CacheProblem {
-    /// T.
-    pub tokens: usize,
-    /// Pages of the cache.
-    pub pages: usize,
-    /// Whether some positions and slots do not exist.
-    pub bad: bool,
-    /// How latent rows and keys lie.
-    pub place: Place,
-    /// The inputs' seed.
-    pub seed: u64,
-}
-
-/// Runs one write into a cache of NaN: written rows are right, and all others still NaN.
-pub fn check_cache_write(device: &Device, problem: &CacheProblem) -> Result<Evidence, String> {
-    let mut evidence = Evidence::default();
-    let CacheProblem { tokens, pages, bad, place, seed } = *problem;
-    let mut source = Source::new(seed);
-    let parameters = parameters(true);
-    let tables = RopeTables::new(device, &parameters).map_err(text)?;
-    let latent = Source::to_bf16(&source.normals(tokens * LATENT, 1.0));
-    let key = Source::to_bf16(&source.normals(tokens * ROPE, 1.0));
-    let positions = draw_positions(tokens, bad, &mut source);
-    let rows = pages * 64;
-    let order = source.permutation(rows);
-    let outside = [-1, rows as i32, i32::MAX, i32::MIN, -2];
-    let slots: Vec<i32> = (0..tokens)
-        .map(|token| match token % 5 {
-            2 if bad => outside[token / 5 % 5],
-            4 => -1,
-            _ => order[token] as i32,
-        })
-        .collect();
-    let latents = Surrounded::input(device, &[tokens, LATENT], place, &latent).map_err(text)?;
-    let keys = Surrounded::input(device, &[tokens, ROPE], place, &key).map_err(text)?;
-    let places = Surrounded::input(device, &[tokens], Place::default(), &positions).map_err(text)?;
-    let targets = Surrounded::input(device, &[tokens], Place::default(), &slots).map_err(text)?;
-    let cache = LatentCache::new(device, pages).map_err(text)?;
-    let untouched = bf16::from_bits(0x7FAB);
-    cache.tensor().write(&vec![untouched; rows * (LATENT + ROPE)]).map_err(text)?;
-    let stream = device.stream();
-    CacheWrite::new(latents.view(), keys.view(), places.view(), targets.view(), &tables, &cache)
-        .launch(&stream)
-        .map_err(text)?;
-
-    let mut got = cache.tensor().to_vec().map_err(text)?;
-    evidence.digest(bits(&got));
-    evidence.canaries += got.iter().filter(|x| x.to_bits() == untouched.to_bits()).count() as u64;
-    let mut status = 0;
-    for token in 0..tokens {
-        let (slot, position) = (slots[token], positions[token]);
-        if slot == -1 {
-            continue;
-        }
-        let exists = (0..rows as i32).contains(&slot);
-        status |= if exists { 0 } else { NG_STATUS_BAD_SLOT };
-        status |= if known(position) { 0 } else { NG_STATUS_BAD_POSITION };
-        if !exists || !known(position) {
-            continue;
-        }
-        let row = &mut got[slot as usize * (LATENT + ROPE)..][..LATENT + ROPE];
-        evidence.exact(
-            &format!("latent of token {token}"),
-            &bits(&row[..LATENT]),
-            &bits(&latent[token * LATENT..][..LATENT]),
-        )?;
-        let (want, bound) = rotated(&key[token * ROPE..][..ROPE], position, &parameters);
-        let rotary: Vec<_> = row[LATENT..].iter().map(|x| x.to_f32()).collect();
-        evidence.within_rounded(&format!("key of token {token}"), &rotary, &want, &bound)?;
-        row.fill(untouched);
-    }
-    exact("other rows", &bits(&got), &vec![u32::from(untouched.to_bits()); got.len()])?;
-    exact("status", &[stream.status().map_err(text)?.bits()], &[status])?;
-    Ok(evidence)
-}
-
 fn drawn(device: &Device, seed: u64) -> Result<Evidence, String> {
     let source = &mut Source::new(seed ^ 0x40BE);
     let rotation = RopeProblem {
@@ -194,21 +117,11 @@ fn drawn(device: &Device, seed: u64) -> Result<Evidence, String> {
         output: Place::draw(source),
         seed,
     };
-    let write = CacheProblem {
-        tokens: 1 + source.below(64),
-        pages: 1 + source.below(3),
-        bad: source.below(2) == 0,
-        place: Place::draw(source),
-        seed,
-    };
-    let mut all = check_rope(device, &rotation)?;
-    all.add(&check_cache_write(device, &write)?);
-    Ok(all)
+    check_rope(device, &rotation)
 }
 
 /// The cases.
 pub(super) fn cases() -> Vec<Case> {
-    const PLAIN: Place = Place { offset: 0, padding: 0 };
     const ODD: Place = Place { offset: 3, padding: 5 };
     const ROTATION: RopeProblem = RopeProblem {
         shape: [3, 16],
@@ -218,7 +131,6 @@ pub(super) fn cases() -> Vec<Case> {
         output: Place { offset: 0, padding: 512 },
         seed: 1,
     };
-    const WRITE: CacheProblem = CacheProblem { tokens: 20, pages: 2, bad: false, place: PLAIN, seed: 1 };
     macro_rules! case {
         ($name:literal, $check:ident, $problem:expr) => {
             Case {
@@ -245,13 +157,6 @@ pub(super) fn cases() -> Vec<Case> {
             RopeProblem { shape: [17, 3], bad: true, ..ROTATION }
         ),
         case!("queries in unaligned views", check_rope, RopeProblem { input: ODD, output: ODD, ..ROTATION }),
-        case!("20 tokens into the cache", check_cache_write, WRITE),
-        case!(
-            "unknown slots and positions",
-            check_cache_write,
-            CacheProblem { tokens: 60, bad: true, ..WRITE }
-        ),
-        case!("unaligned rows into the cache", check_cache_write, CacheProblem { place: ODD, ..WRITE }),
         Case { family: "rope", name: "drawn shapes", run: drawn },
     ]
 }

@@ -1,6 +1,7 @@
 //! Multi-head latent attention on whatever device `NARROWGAUGE_DEVICE` names.
 
 mod attention;
+mod cache;
 #[path = "../common/mod.rs"]
 mod common;
 mod properties;

@@ -1,11 +1,11 @@
-//! Rotary embedding and cache writes against their oracle, on whatever device there is.
+//! Rotary embedding against its oracle, on whatever device there is.
 
 #[path = "../common/mod.rs"]
 mod common;
 
 use common::{config, device, device_under};
-use narrowgauge::mla::{CacheWrite, LatentCache, Rope, RopeParameters, RopeTables};
-use narrowgauge::verify::rope::{CacheProblem, RopeProblem, check_cache_write, check_rope, parameters};
+use narrowgauge::mla::{Rope, RopeParameters, RopeTables};
+use narrowgauge::verify::rope::{RopeProblem, check_rope, parameters};
 use narrowgauge::verify::surrounded::Place;
 use narrowgauge::{Error, Result, Tensor, bf16, verify};
 use proptest::prelude::*;
@@ -38,19 +38,6 @@ proptest! {
         let problem = RopeProblem { shape, yarn, bad, input, output, seed };
         check_rope(&device_under(seed), &problem).map_err(TestCaseError::fail)?;
     }
-
-    #[test]
-    #[cfg_attr(not(ng_kernels), ignore = "needs compiled kernels: run cargo xtask setup")]
-    fn tokens_are_cached(
-        tokens in 0usize..=64,
-        pages in 1usize..=3,
-        bad: bool,
-        place in place(),
-        seed: u64,
-    ) {
-        let problem = CacheProblem { tokens, pages, bad, place, seed };
-        check_cache_write(&device_under(seed), &problem).map_err(TestCaseError::fail)?;
-    }
 }
 
 #[test]
@@ -82,18 +69,4 @@ fn bad_arguments_are_named() {
     assert_eq!(rope(&x, &positions.slice(0, 0..3).unwrap(), &tables, &out), "positions");
     assert_eq!(rope(&x, &positions, &narrow, &out), "tables");
     assert_eq!(rope(&x, &positions, &tables, &x), "out");
-
-    assert_eq!(wrong(LatentCache::new(&device, 0).map(drop)), "pages");
-    assert_eq!(wrong(LatentCache::new(&device, 1 << 25).map(drop)), "pages * page_tokens");
-    let cache = LatentCache::new(&device, 1).unwrap();
-    let latent: Tensor<bf16> = device.zeros(&[4, 512]).unwrap();
-    let key: Tensor<bf16> = device.zeros(&[4, 64]).unwrap();
-    let write = |latent: &Tensor<bf16>, key: &Tensor<bf16>, slots: &Tensor<i32>| {
-        wrong(CacheWrite::new(latent, key, &positions, slots, &tables, &cache).launch(&stream))
-    };
-    assert_eq!(write(&latent.slice(1, 0..511).unwrap(), &key, &positions), "latent");
-    assert_eq!(write(&latent, &key.slice(0, 0..3).unwrap(), &positions), "key_rope");
-    assert_eq!(write(&latent, &key, &positions.slice(0, 0..3).unwrap()), "slots");
-    let inside = cache.tensor().select(0, 0).unwrap().slice(0, 0..4).unwrap().slice(1, 0..512).unwrap();
-    assert_eq!(write(&inside, &key, &positions), "cache");
 }

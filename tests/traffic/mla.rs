@@ -44,7 +44,7 @@ fn each_cached_row_is_read_and_written_once() {
     };
     let both = 2 * 4 * THREADS;
     assert_eq!(write(0).bytes(), ((TOKENS * (both + TOKEN + 4 * ROPE)) as u64, (TOKENS * TOKEN) as u64));
-    assert_eq!(write(128).bytes(), ((TOKENS * (both + 4 * THREADS)) as u64, 0));
+    assert_eq!(write(128).bytes(), ((TOKENS * (both + 4)) as u64, 0));
 }
 
 /// Two tokens of 64 heads, a tile each: the first sees two whole pages, the second one key more.

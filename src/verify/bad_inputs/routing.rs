@@ -15,7 +15,8 @@ use crate::routing::{Combine, GatherRows, Permutation, Permute, Router};
 use crate::tensor::Tensor;
 use crate::verify::exact;
 use crate::verify::gemm::{Form, Fp8Check, Rows, Values};
-use crate::verify::rope::{CacheProblem, RopeProblem, check_cache_write, check_rope, parameters};
+use crate::verify::latent_cache::{CacheProblem, LAYOUTS, check_cache_write};
+use crate::verify::rope::{RopeProblem, check_rope, parameters};
 use crate::verify::routing::{K2, RouterProblem, Scores, V3, check_gather, check_permute, check_router};
 use crate::verify::surrounded::{Place, text};
 use crate::verify::vocab::check_embedding;
@@ -334,8 +335,11 @@ pub(super) fn rows() -> Vec<Row> {
                 lab.reported(NG_STATUS_BAD_SLOT)
             },
             Masked "CacheWrite, drawn" |lab| {
-                let problem = CacheProblem { tokens: 40, pages: 2, bad: true, place: Place::default(), seed: 35 };
-                check_cache_write(lab.device, &problem).map(drop)
+                LAYOUTS.into_iter().try_for_each(|layout| {
+                    let (place, page_tokens) = (Place::default(), 64);
+                    let problem = CacheProblem { tokens: 40, pages: 2, page_tokens, layout, f16: false, bad: true, place, seed: 35 };
+                    check_cache_write(lab.device, &problem).map(drop)
+                })
             },
         ]),
         row!(36, "an expert twice for one token", [
