@@ -123,7 +123,7 @@ fn parse(arguments: &[String]) -> Result<Options, String> {
     }
 }
 
-/// Every edit of the family's files, in the seed's order.
+/// Every edit of the family's files, in the seed's order: rounds that take one edit of each line that has any left.
 fn drawn(family: &str, options: &Options) -> Result<Vec<Mutant>, String> {
     let kernels = root().join("kernels");
     let folders: &[&str] = if family == SHARED { &["ptx", "tile"] } else { &[family] };
@@ -152,7 +152,18 @@ fn drawn(family: &str, options: &Options) -> Result<Vec<Mutant>, String> {
     for last in (1..found.len()).rev() {
         found.swap(last, (next(&mut state) % (last as u64 + 1)) as usize);
     }
-    Ok(found)
+    // Each line once before any twice: a table of numbers must not be most of a sample.
+    let mut edits = BTreeMap::new();
+    let mut rounds: Vec<(usize, Mutant)> = found
+        .into_iter()
+        .map(|mutant| {
+            let round = edits.entry((mutant.file.clone(), mutant.line)).or_insert(0);
+            *round += 1;
+            (*round, mutant)
+        })
+        .collect();
+    rounds.sort_by_key(|(round, _)| *round);
+    Ok(rounds.into_iter().map(|(_, mutant)| mutant).collect())
 }
 
 /// SplitMix64.
