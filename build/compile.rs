@@ -3,7 +3,7 @@
 use crate::toolchain::Toolchain;
 use crate::variants::{NVCC_FLAGS, PTXAS_FLAGS, Variant};
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{self, Command};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -35,7 +35,9 @@ pub fn all(
                     let index = next.fetch_add(1, Ordering::Relaxed);
                     variants.get(index).map(|variant| (index, variant))
                 } {
-                    let result = one(tools, kernels, cache, variant);
+                    let result = one(tools, kernels, cache, variant).map_err(|error| {
+                        format!("kernel {} (kernels/{}): {error}", variant.entry, variant.source)
+                    });
                     done.lock().expect("no thread panics holding this").push((index, result));
                 }
             });
@@ -63,26 +65,16 @@ fn one(
     cache: &Path,
     variant: &Variant,
 ) -> Result<(Image, Option<String>), String> {
-    let key = variant.key(kernels, &tools.version)?;
-    let file = |kind: &str| cache.join(format!("{}.{}.{key}.{kind}", variant.entry, variant.arch));
-    let (ptx, cubin, spills) = (file("ptx"), file("cubin"), file("spills"));
-    // The cubin is renamed into place last: where it stands, the other two do.
-    if !cubin.is_file() {
-        let partial = |kind: &str| file(&format!("{kind}.{}", process::id()));
-        let (new_ptx, new_cubin, new_spills) = (partial("ptx"), partial("cubin"), partial("spills"));
-        let result = compile(tools, kernels, variant, &new_ptx, &new_cubin).and_then(|log| {
-            let io = |e: std::io::Error| format!("{}: {e}", cache.display());
-            fs::write(&new_spills, spilled(&log).unwrap_or_default()).map_err(io)?;
-            for (from, to) in [(&new_spills, &spills), (&new_ptx, &ptx), (&new_cubin, &cubin)] {
-                fs::rename(from, to).map_err(io)?;
-            }
-            Ok(())
-        });
-        for left in [&new_ptx, &new_cubin, &new_spills] {
-            let _ = fs::remove_file(left);
-        }
-        result.map_err(|error| format!("kernel {} (kernels/{}): {error}", variant.entry, variant.source))?;
-    }
+    let file = |key: &str, kind: &str| cache.join(format!("{}.{}.{key}.{kind}", variant.entry, variant.arch));
+    let ptx = file(&variant.key(kernels, &tools.version)?, "ptx");
+    made(&ptx, |new| to_ptx(tools, kernels, variant, new))?;
+    // Keyed by the text alone: most edits of a shared header change the PTX of few kernels.
+    let key = variant.image_key(&ptx, &tools.version)?;
+    let (cubin, spills) = (file(&key, "cubin"), file(&key, "spills"));
+    made(&cubin, |new| {
+        let log = assemble(tools, variant, &ptx, new)?;
+        made(&spills, |new| fs::write(new, spilled(&log).unwrap_or_default()).map_err(|e| e.to_string()))
+    })?;
     let read = |path: &Path| fs::read(path).map_err(|e| format!("{}: {e}", path.display()));
     let spills = String::from_utf8_lossy(&read(&spills)?).into_owned();
     let note = (!spills.is_empty()).then(|| format!("kernel {} spills: {spills}", variant.entry));
@@ -95,15 +87,22 @@ fn one(
     Ok((image, note))
 }
 
-/// Both steps; the assembler's log on success.
-fn compile(
-    tools: &Toolchain,
-    kernels: &Path,
-    variant: &Variant,
-    ptx: &Path,
-    cubin: &Path,
-) -> Result<String, String> {
-    to_ptx(tools, kernels, variant, ptx)?;
+/// Makes a file of the cache unless it stands there. It gets its name last, so that it is whole wherever it has it.
+fn made(file: &Path, make: impl FnOnce(&Path) -> Result<(), String>) -> Result<(), String> {
+    if file.is_file() {
+        return Ok(());
+    }
+    let mut new = file.as_os_str().to_owned();
+    new.push(format!(".{}", process::id()));
+    let new = PathBuf::from(new);
+    let result =
+        make(&new).and_then(|()| fs::rename(&new, file).map_err(|e| format!("{}: {e}", file.display())));
+    let _ = fs::remove_file(&new);
+    result
+}
+
+/// The cubin of a PTX file; the assembler's log on success.
+fn assemble(tools: &Toolchain, variant: &Variant, ptx: &Path, cubin: &Path) -> Result<String, String> {
     let arch = format!("-arch=sm_{}", variant.arch);
     let log = run(Command::new(&tools.ptxas).arg(&arch).args(PTXAS_FLAGS).arg(ptx).arg("-o").arg(cubin))?;
     match log.lines().find(|line| is_costly(line)) {

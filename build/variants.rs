@@ -62,7 +62,7 @@ pub fn read(kernels: &Path, only: Option<&[String]>) -> Result<Vec<Variant>, Str
 }
 
 impl Variant {
-    /// What names the compiled image: its sources, its flags and the compiler, and nothing else of `kernels/`.
+    /// What names the PTX: its sources, its flags and the compiler, and nothing else of `kernels/`.
     pub fn key(&self, kernels: &Path, compiler: &str) -> Result<String, String> {
         let mut hash = Fnv::new();
         hash.field(RECIPE.as_bytes());
@@ -74,6 +74,16 @@ impl Variant {
         for file in self.files(kernels)? {
             hash_file(&mut hash, kernels, &file)?;
         }
+        Ok(hash.hex())
+    }
+
+    /// What names the image that the assembler makes of a PTX file.
+    pub fn image_key(&self, ptx: &Path, compiler: &str) -> Result<String, String> {
+        let mut hash = Fnv::new();
+        hash.field(compiler.as_bytes());
+        PTXAS_FLAGS.iter().for_each(|flag| hash.field(flag.as_bytes()));
+        hash.field(self.arch.as_bytes());
+        hash.field(&fs::read(ptx).map_err(|e| format!("{}: {e}", ptx.display()))?);
         Ok(hash.hex())
     }
 
