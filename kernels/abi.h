@@ -330,4 +330,28 @@ struct NgMlaCombineParams {
 };
 static_assert(sizeof(NgMlaCombineParams) == 96 && __builtin_offsetof(NgMlaCombineParams, batch) == 72, "NgMlaCombineParams");
 
+// ---- lightning indexer ----
+
+// The largest k of a selection.
+#define NG_TOP_K_LARGEST 2048
+
+struct NgTopKParams {
+    uint64_t scores;      // f32 [rows, columns]
+    uint64_t starts;      // i32 [rows]: the first column that counts, or 0: all start at 0
+    uint64_t ends;        // i32 [rows / rows_per_end]: where columns end for the last of the rows, or 0: at `columns`
+    uint64_t page_table;  // i32 [rows / rows_per_end, table_pages], or 0: answers are columns
+    uint64_t out;         // i32 [rows, k]
+    uint64_t status;
+    int64_t scores_row_stride;
+    int64_t table_stride;
+    int64_t out_row_stride;
+    uint32_t columns;
+    uint32_t k;
+    uint32_t rows_per_end;  // a row ends one column before the next of the same end
+    uint32_t page_tokens;
+    uint32_t cache_pages;
+    uint32_t reserved;
+};
+static_assert(sizeof(NgTopKParams) == 96 && __builtin_offsetof(NgTopKParams, columns) == 72, "NgTopKParams");
+
 #endif

@@ -62,6 +62,13 @@ __device__ __forceinline__ uint32_t warp_uniform(uint32_t value) {
     return result;
 }
 
+// The sum over the warp's lanes, in all of them.
+__device__ __forceinline__ uint32_t warp_sum(uint32_t value) {
+    uint32_t sum;
+    asm volatile("redux.sync.add.u32 %0, %1, 0xffffffff;" : "=r"(sum) : "r"(value));
+    return sum;
+}
+
 __device__ __forceinline__ uint32_t ballot(bool predicate) {
     uint32_t mask;
     asm volatile(

@@ -768,3 +768,33 @@ parameters!(NgCachePagesParams, 56, {
     pieces: 48,
     exchange: 52,
 });
+
+// ---- lightning indexer ----
+
+/// The largest `k` of a selection.
+pub const NG_TOP_K_LARGEST: u32 = 2048;
+
+/// Parameters of `top_k_f32`.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub(crate) struct NgTopKParams {
+    pub(crate) scores: u64,
+    pub(crate) starts: u64,
+    pub(crate) ends: u64,
+    pub(crate) page_table: u64,
+    pub(crate) out: u64,
+    pub(crate) status: u64,
+    pub(crate) scores_row_stride: i64,
+    pub(crate) table_stride: i64,
+    pub(crate) out_row_stride: i64,
+    pub(crate) columns: u32,
+    pub(crate) k: u32,
+    pub(crate) rows_per_end: u32,
+    pub(crate) page_tokens: u32,
+    pub(crate) cache_pages: u32,
+    pub(crate) reserved: u32,
+}
+parameters!(NgTopKParams, 96, {
+    scores: 0, starts: 8, ends: 16, page_table: 24, out: 32, status: 40, scores_row_stride: 48, table_stride: 56,
+    out_row_stride: 64, columns: 72, k: 76, rows_per_end: 80, page_tokens: 84, cache_pages: 88, reserved: 92,
+});

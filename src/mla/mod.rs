@@ -7,9 +7,11 @@ mod half;
 pub mod plan;
 pub mod reference;
 mod rope;
+mod top_k;
 
 pub use attention::Attention;
 pub use cache::{CacheLayout, LatentCache};
 pub use cache_write::CacheWrite;
 pub use half::Half;
 pub use rope::{Rope, RopeParameters, RopeTables, Yarn};
+pub use top_k::TopK;

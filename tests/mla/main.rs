@@ -5,3 +5,4 @@ mod cache;
 #[path = "../common/mod.rs"]
 mod common;
 mod properties;
+mod top_k;

@@ -6,6 +6,7 @@
 mod cases;
 mod exact;
 pub mod properties;
+pub mod top_k;
 
 pub(super) use cases::cases;
 pub use exact::{one_hot_attention, uniform_attention};
