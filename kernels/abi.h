@@ -26,6 +26,13 @@ enum NgStatus : uint32_t {
     NG_STATUS_BAD_ROW = 1u << 9,       // an index of a row that a matrix does not have
 };
 
+// Types of tensors that kernels take in several.
+enum NgFloat : uint32_t {
+    NG_FLOAT_BF16 = 0,
+    NG_FLOAT_F16 = 1,
+    NG_FLOAT_F32 = 2,
+};
+
 // ---- quantisation, norms, vocabulary, routing, rotary embedding ----
 // Fields named like tensors are device addresses; strides count elements.
 
@@ -353,5 +360,37 @@ struct NgTopKParams {
     uint32_t reserved;
 };
 static_assert(sizeof(NgTopKParams) == 96 && __builtin_offsetof(NgTopKParams, columns) == 72, "NgTopKParams");
+
+// ---- partial attentions ----
+
+#define NG_MERGE_THREADS 256
+
+// Strides count elements.
+struct NgMergeParams {
+    uint64_t partial;  // [parts, tokens, heads, columns]
+    uint64_t lse;      // f32 [parts, heads, tokens]
+    uint64_t sinks;    // f32 [heads], or 0
+    uint64_t out;      // [tokens, heads, columns]
+    uint64_t out_lse;  // f32 [heads, tokens], or 0
+    int64_t partial_part_stride;
+    int64_t partial_token_stride;
+    int64_t partial_head_stride;
+    int64_t lse_part_stride;
+    int64_t lse_head_stride;
+    int64_t lse_token_stride;
+    int64_t out_token_stride;
+    int64_t out_head_stride;
+    int64_t out_lse_head_stride;
+    int64_t out_lse_token_stride;
+    uint32_t rows;  // tokens * heads
+    uint32_t block_rows;
+    uint32_t parts;
+    uint32_t heads;
+    uint32_t columns;
+    uint32_t partial_type;  // NgFloat
+    uint32_t out_type;
+    uint32_t vectorised;
+};
+static_assert(sizeof(NgMergeParams) == 152 && __builtin_offsetof(NgMergeParams, rows) == 120, "NgMergeParams");
 
 #endif

@@ -39,6 +39,13 @@ pub const NG_STATUS_UNROUTED: u32 = 1 << 8;
 /// An index of a row that a matrix does not have.
 pub const NG_STATUS_BAD_ROW: u32 = 1 << 9;
 
+/// bf16.
+pub const NG_FLOAT_BF16: u32 = 0;
+/// f16.
+pub const NG_FLOAT_F16: u32 = 1;
+/// f32.
+pub const NG_FLOAT_F32: u32 = 2;
+
 /// A type without padding, which may be a field of a kernel's parameters.
 ///
 /// # Safety
@@ -797,4 +804,61 @@ pub(crate) struct NgTopKParams {
 parameters!(NgTopKParams, 96, {
     scores: 0, starts: 8, ends: 16, page_table: 24, out: 32, status: 40, scores_row_stride: 48, table_stride: 56,
     out_row_stride: 64, columns: 72, k: 76, rows_per_end: 80, page_tokens: 84, cache_pages: 88, reserved: 92,
+});
+
+/// Threads of a block that merges.
+pub const NG_MERGE_THREADS: u32 = 256;
+
+/// Parameters of `merge`.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub(crate) struct NgMergeParams {
+    pub(crate) partial: u64,
+    pub(crate) lse: u64,
+    pub(crate) sinks: u64,
+    pub(crate) out: u64,
+    pub(crate) out_lse: u64,
+    pub(crate) partial_part_stride: i64,
+    pub(crate) partial_token_stride: i64,
+    pub(crate) partial_head_stride: i64,
+    pub(crate) lse_part_stride: i64,
+    pub(crate) lse_head_stride: i64,
+    pub(crate) lse_token_stride: i64,
+    pub(crate) out_token_stride: i64,
+    pub(crate) out_head_stride: i64,
+    pub(crate) out_lse_head_stride: i64,
+    pub(crate) out_lse_token_stride: i64,
+    pub(crate) rows: u32,
+    pub(crate) block_rows: u32,
+    pub(crate) parts: u32,
+    pub(crate) heads: u32,
+    pub(crate) columns: u32,
+    pub(crate) partial_type: u32,
+    pub(crate) out_type: u32,
+    pub(crate) vectorised: u32,
+}
+parameters!(NgMergeParams, 152, {
+    partial: 0,
+    lse: 8,
+    sinks: 16,
+    out: 24,
+    out_lse: 32,
+    partial_part_stride: 40,
+    partial_token_stride: 48,
+    partial_head_stride: 56,
+    lse_part_stride: 64,
+    lse_head_stride: 72,
+    lse_token_stride: 80,
+    out_token_stride: 88,
+    out_head_stride: 96,
+    out_lse_head_stride: 104,
+    out_lse_token_stride: 112,
+    rows: 120,
+    block_rows: 124,
+    parts: 128,
+    heads: 132,
+    columns: 136,
+    partial_type: 140,
+    out_type: 144,
+    vectorised: 148,
 });

@@ -1,9 +1,12 @@
-//! Multi-head latent attention: rotary embedding, the paged latent cache, and attention over it.
+//! Multi-head latent attention: rotary embedding, the paged latent cache, attention over it, and the
+//! merge of partial attentions.
 
 mod attention;
 mod cache;
 mod cache_write;
+mod float;
 mod half;
+mod merge;
 pub mod plan;
 pub mod reference;
 mod rope;
@@ -12,6 +15,8 @@ mod top_k;
 pub use attention::Attention;
 pub use cache::{CacheLayout, LatentCache};
 pub use cache_write::CacheWrite;
+pub use float::Float;
 pub use half::Half;
+pub use merge::Merge;
 pub use rope::{Rope, RopeParameters, RopeTables, Yarn};
 pub use top_k::TopK;

@@ -66,6 +66,7 @@ fn every_operation_meets_bad_inputs() {
         "Rope",
         "CacheWrite",
         "Attention",
+        "Merge",
     ] {
         assert!(calls.contains_key(operation), "{operation} is not among {calls:?}");
     }

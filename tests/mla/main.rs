@@ -4,5 +4,6 @@ mod attention;
 mod cache;
 #[path = "../common/mod.rs"]
 mod common;
+mod merge;
 mod properties;
 mod top_k;

@@ -1,5 +1,5 @@
 use super::{Launched, all, one, ones};
-use narrowgauge::mla::{Attention, CacheWrite, LatentCache, Rope, RopeParameters, RopeTables};
+use narrowgauge::mla::{Attention, CacheWrite, LatentCache, Merge, Rope, RopeParameters, RopeTables};
 use narrowgauge::{Device, Result};
 
 const LATENT: usize = 512;
@@ -98,4 +98,28 @@ fn splits_share_the_pages() {
         (combine.kernel.as_str(), combine.bytes()),
         ("mla_combine_bf16", (loaded as u64, (ROWS * (2 * LATENT + 4)) as u64))
     );
+}
+
+/// Of each part its values once; every piece of 16 bytes looks at its row's logarithms twice, for their maximum and for the
+/// weights. A part without keys is not read.
+#[test]
+#[cfg_attr(not(ng_kernels), ignore = "needs compiled kernels: run cargo xtask setup")]
+fn each_part_of_a_merge_is_read_once() {
+    let [parts, tokens, heads, columns] = [3, 5, 2, 128];
+    let rows = tokens * heads;
+    let merge = |logarithm: f32| {
+        one(|device, stream| {
+            let lse = device.full(&[parts, heads, tokens], 1f32)?;
+            lse.select(0, 1)?.write(&vec![logarithm; rows])?;
+            let (partial, out) =
+                (ones(device, &[parts, tokens, heads, columns])?, ones(device, &[tokens, heads, columns])?);
+            Merge::new(&partial, &lse, &out).lse(&device.zeros(&[heads, tokens])?).launch(stream)
+        })
+    };
+    let logarithms = rows * (columns / 8) * parts * 2 * 4;
+    let stored = (rows * (2 * columns + 4)) as u64;
+    for (logarithm, counted) in [(1.0, parts), (f32::NEG_INFINITY, parts - 1)] {
+        let loaded = (logarithms + counted * rows * 2 * columns) as u64;
+        assert_eq!(merge(logarithm).bytes(), (loaded, stored));
+    }
 }

@@ -5,7 +5,7 @@ use super::{Row, row};
 use crate::device::abi::{NG_STATUS_BAD_LENGTH, NG_STATUS_BAD_PAGE};
 use crate::dtype::bf16;
 use crate::gemm::BatchedHalfGemm;
-use crate::mla::{Attention, LatentCache};
+use crate::mla::{Attention, LatentCache, Merge};
 use crate::verify::mla::properties::{Property, holds};
 use crate::verify::mla::{AttentionInputs, AttentionOutputs};
 use crate::verify::surrounded::{bits, text};
@@ -52,6 +52,9 @@ pub(super) fn rows() -> Vec<Row> {
                     Attention::new(&query, &cache, &table, &lengths, out).launch(stream)
                 })
             },
+            NoOp "Merge" |lab| lab.does_nothing::<bf16>(&[0, 4, 8], |out, stream| {
+                Merge::new(&lab.halves(&[2, 0, 4, 8]), &lab.floats(&[2, 4, 0]), out).launch(stream)
+            }),
             NoOp "BatchedHalfGemm" |lab| lab.does_nothing::<bf16>(&[0, 4, 8], |out, stream| {
                 BatchedHalfGemm::new(&lab.halves(&[0, 4, 64]), &lab.halves(&[0, 8, 64]), out).launch(stream)
             }),
@@ -62,6 +65,12 @@ pub(super) fn rows() -> Vec<Row> {
                 exact("output", &bits(&outputs.output[..4 * 512]), &[0; 4 * 512])?;
                 exact("lse", &outputs.lse[..4], &[f32::NEG_INFINITY; 4])
             }),
+            Works "Merge, parts without keys" |lab| {
+                let partial = lab.tensor(&[2, 1, 1, 8], &[f32::NAN; 16]);
+                let lse = lab.tensor(&[2, 1, 1], &[f32::NEG_INFINITY; 2]);
+                let out = lab.writes::<f32>(&[1, 1, 8], |out, stream| Merge::new(&partial, &lse, out).launch(stream))?;
+                exact("output", &bits(&out), &[0; 8])
+            },
         ]),
         row!(44, "a length beyond the page table", [
             Masked "Attention" |lab| {
@@ -133,6 +142,13 @@ pub(super) fn rows() -> Vec<Row> {
                 let (clean, got) = (inputs.run(lab.device, None)?, poisoned.run(lab.device, None)?);
                 is(got.output[..4 * 512].iter().all(|x| x.is_nan()), "its sequence is NaN")?;
                 exact("the other sequence", &sequence(&got, 1).0, &sequence(&clean, 1).0)
+            },
+            Propagated "Merge" |lab| {
+                let partial = lab.tensor(&[2, 2, 1, 8], &[[1.0; 8], [f32::NAN; 8], [1.0; 8], [1.0; 8]].concat());
+                let lse = lab.floats(&[2, 1, 2]);
+                let out = lab.writes::<f32>(&[2, 1, 8], |out, stream| Merge::new(&partial, &lse, out).launch(stream))?;
+                exact("the row without NaN", &out[..8], &[1.0; 8])?;
+                is(out[8..].iter().all(|x| x.is_nan()), "the row with NaN is NaN")
             },
         ]),
         row!(53, "scores that overflow", [

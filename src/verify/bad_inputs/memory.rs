@@ -7,7 +7,7 @@ use crate::dtype::bf16;
 use crate::error::{Error, Result};
 use crate::fp8::Fp8Rows;
 use crate::gemm::{Fp8Gemm, HalfGemm};
-use crate::mla::{Attention, LatentCache};
+use crate::mla::{Attention, LatentCache, Merge};
 use crate::norm::{Add, RmsNorm};
 use crate::quant::Quantize;
 use crate::routing::{Combine, GatherRows, Permutation, Router};
@@ -140,6 +140,11 @@ fn elsewhere(lab: &Lab<'_>) -> std::result::Result<crate::Device, String> {
 pub(super) fn rows() -> Vec<Row> {
     vec![
         row!(21, "an output that overlaps an input", [
+            Error "Merge" |lab| {
+                let partial = lab.floats(&[2, 3, 4, 8]);
+                let out = partial.select(0, 1).map_err(text)?;
+                kept(lab, "out", &out, |stream| Merge::new(&partial, &lab.floats(&[2, 4, 3]), &out).launch(stream))
+            },
             Error "HalfGemm" |lab| {
                 let whole = lab.halves(&[16, 64]);
                 let (b, out) = (whole.slice(0, 0..8).map_err(text)?, whole.as_strided(256, &[4, 8], &[64, 1]).map_err(text)?);

@@ -2,9 +2,11 @@
 
 use super::super::{Case, Evidence, Source};
 use super::properties::{Property, holds};
-use super::{AttentionInputs, one_hot_attention, uniform_attention};
+use super::{AttentionInputs, MergeCheck, one_hot_attention, uniform_attention};
 use crate::device::Device;
-use crate::dtype::bf16;
+use crate::dtype::{bf16, f16};
+use crate::mla::reference::merge::Parts;
+use crate::verify::surrounded::Place;
 
 type Outcome = Result<Evidence, String>;
 
@@ -32,6 +34,25 @@ fn drawn(device: &Device, seed: u64) -> Outcome {
     let (tokens, heads) = (1 + source.below(5), [1, 6, 16, 1 + source.below(40)][source.below(4)]);
     let splits = [None, Some(1), Some(2), Some(1 + source.below(5))][source.below(4)];
     bounded(device, seed, &lengths, [tokens, heads], splits)
+}
+
+fn merge(parts: usize, [tokens, heads, columns]: [usize; 3], seed: u64) -> MergeCheck {
+    let shape = Parts { parts, tokens, heads, columns };
+    MergeCheck { shape, sinks: false, exact: false, place: Place::default(), seed }
+}
+
+fn drawn_merge(device: &Device, seed: u64) -> Outcome {
+    let source = &mut Source::new(seed ^ 0x6E26);
+    let shape = [1 + source.below(9), 1 + source.below(9), source.columns(512)];
+    let check = MergeCheck {
+        sinks: source.below(2) == 0,
+        place: Place::draw(source),
+        ..merge(1 + source.below(9), shape, seed)
+    };
+    let mut all = check.check::<bf16, f16>(device)?;
+    all.add(&check.check::<f16, f32>(device)?);
+    all.add(&check.check::<f32, bf16>(device)?);
+    Ok(all)
 }
 
 fn properties(device: &Device, seed: u64) -> Outcome {
@@ -73,6 +94,13 @@ pub(in crate::verify) fn cases() -> Vec<Case> {
             exactly(device, one_hot_attention(&mut Source::new(seed), &[200, 129], 2, 16), None)
         }),
         case!("a drawn shape", |device, seed| drawn(device, seed)),
+        case!("merge of 3 parts in bf16", |device, seed| {
+            merge(3, [9, 16, 128], seed).check::<bf16, bf16>(device)
+        }),
+        case!("merge of 4 equal parts, exact", |device, seed| {
+            MergeCheck { exact: true, ..merge(4, [5, 4, 512], seed) }.check::<f32, bf16>(device)
+        }),
+        case!("a drawn merge", |device, seed| drawn_merge(device, seed)),
         case!("pages, order, heads, poison, prefixes, splits", |device, seed| properties(device, seed)),
     ]
 }

@@ -5,11 +5,13 @@
 
 mod cases;
 mod exact;
+mod merge;
 pub mod properties;
 pub mod top_k;
 
 pub(super) use cases::cases;
 pub use exact::{one_hot_attention, uniform_attention};
+pub use merge::MergeCheck;
 
 use super::surrounded::{Place, Surrounded};
 use super::{Evidence, Source};
