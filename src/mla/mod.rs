@@ -3,6 +3,8 @@
 
 mod attention;
 mod cache;
+mod cache_gather;
+mod cache_pages;
 mod cache_write;
 mod float;
 mod half;
@@ -14,6 +16,8 @@ mod top_k;
 
 pub use attention::Attention;
 pub use cache::{CacheLayout, LatentCache};
+pub use cache_gather::CacheGather;
+pub use cache_pages::{CachePageCopy, CachePageSwap};
 pub use cache_write::CacheWrite;
 pub use float::Float;
 pub use half::Half;

@@ -65,6 +65,8 @@ fn every_operation_meets_bad_inputs() {
         "Argmax",
         "Rope",
         "CacheWrite",
+        "CacheGather",
+        "CachePageCopy",
         "Attention",
         "Merge",
     ] {

@@ -3,7 +3,10 @@
 
 use crate::{in_time, on_seeds};
 use narrowgauge::gemm::{BatchedHalfGemm, Fp8Gemm, GroupedFp8Gemm, HalfGemm};
-use narrowgauge::mla::{Attention, CacheWrite, LatentCache, Rope, RopeParameters, RopeTables};
+use narrowgauge::mla::{
+    Attention, CacheGather, CacheLayout, CachePageCopy, CachePageSwap, CacheWrite, LatentCache, Rope,
+    RopeParameters, RopeTables,
+};
 use narrowgauge::norm::{Add, RmsNorm, RmsNormQuantize};
 use narrowgauge::quant::Quantize;
 use narrowgauge::routing::{Combine, GatherRows, Permutation, Permute, Router, SwigluQuantize};
@@ -193,11 +196,28 @@ impl Operands {
         };
         RopeTables::new(&self.device, &parameters)
     }
+
+    /// Pairs of pages of which none is in two: that would be a race.
+    fn pairs(&mut self, count: usize) -> Result<Tensor<i32>> {
+        let shape = self.shape(&[count, 2]);
+        let ids: Vec<i32> = (0..shape.iter().product::<usize>() as i32)
+            .map(|id| if self.is_odd() { i32::from_drawn(self.source.bits()).min(-1) } else { id })
+            .collect();
+        self.device.tensor(&shape, &ids)
+    }
+
+    fn cache(&mut self) -> Result<LatentCache> {
+        let (pages, page_tokens) = (self.extent(&[1, 3]), self.extent(&[1, 16, 64]));
+        let scale = if self.is_odd() { f32::from_drawn(self.source.bits()) } else { 0.1 };
+        let layouts =
+            [CacheLayout::Bf16, CacheLayout::F16, CacheLayout::Fp8Blocks, CacheLayout::Fp8Flat { scale }];
+        LatentCache::with_layout(&self.device, pages, page_tokens, layouts[self.source.below(4)])
+    }
 }
 
 type Operation = fn(&mut Operands) -> Result<()>;
 
-const OPERATIONS: [(&str, Operation); 19] = [
+const OPERATIONS: &[(&str, Operation)] = &[
     ("Quantize", |o| {
         let (m, n) = (o.extent(&[1, 3, 9]), o.extent(&[128, 256, 272, 16]));
         let (x, out) = (o.bf16(&[m, n])?, o.fp8_rows(m, n)?);
@@ -306,8 +326,27 @@ const OPERATIONS: [(&str, Operation); 19] = [
         let t = o.extent(&[1, 3]);
         let (latent, key) = (o.bf16(&[t, 512])?, o.bf16(&[t, 64])?);
         let (positions, slots, tables) = (o.tensor(&[t])?, o.tensor(&[t])?, o.tables()?);
-        let cache = LatentCache::new(&o.device.clone(), o.extent(&[1]))?;
+        let cache = o.cache()?;
         CacheWrite::new(&latent, &key, &positions, &slots, &tables, &cache).launch(&o.device.stream())
+    }),
+    ("CacheGather", |o| {
+        let (b, p, t) = (o.extent(&[1, 3]), o.extent(&[1, 2]), o.extent(&[1, 9]));
+        let (table, offsets, starts) = (o.tensor(&[b, p])?, o.tensor(&[b + 1])?, o.tensor(&[b])?);
+        let cache = o.cache()?;
+        let out = o.bf16(&[t, 576])?;
+        CacheGather::new(&cache, &table, &offsets, &out).starts(&starts).launch(&o.device.stream())
+    }),
+    ("CachePageCopy", |o| {
+        let (cache, n) = (o.cache()?, o.extent(&[1, 3]));
+        CachePageCopy::new(&cache, &cache, &o.pairs(n)?).launch(&o.device.stream())
+    }),
+    ("CachePageSwap", |o| {
+        let (first, n) = (o.cache()?, o.extent(&[1, 3]));
+        let second = match o.is_odd() {
+            true => o.cache()?,
+            false => LatentCache::with_layout(&o.device, 2, first.page_tokens(), first.layout())?,
+        };
+        CachePageSwap::new(&first, &second, &o.pairs(n)?).launch(&o.device.stream())
     }),
     ("Attention", |o| {
         let (b, s, h, p) = (o.extent(&[1, 2]), o.extent(&[1]), o.extent(&[1, 4]), o.extent(&[1, 2]));

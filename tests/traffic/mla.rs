@@ -1,5 +1,8 @@
 use super::{Launched, all, one, ones};
-use narrowgauge::mla::{Attention, CacheWrite, LatentCache, Merge, Rope, RopeParameters, RopeTables};
+use narrowgauge::mla::{
+    Attention, CacheGather, CacheLayout, CachePageCopy, CacheWrite, LatentCache, Merge, Rope, RopeParameters,
+    RopeTables,
+};
 use narrowgauge::{Device, Result};
 
 const LATENT: usize = 512;
@@ -45,6 +48,58 @@ fn each_cached_row_is_read_and_written_once() {
     let both = 2 * 4 * THREADS;
     assert_eq!(write(0).bytes(), ((TOKENS * (both + TOKEN + 4 * ROPE)) as u64, (TOKENS * TOKEN) as u64));
     assert_eq!(write(128).bytes(), ((TOKENS * (both + 4)) as u64, 0));
+}
+
+/// Each token of FP8 is stored once, in whole sectors.
+#[test]
+#[cfg_attr(not(ng_kernels), ignore = "needs compiled kernels: run cargo xtask setup")]
+fn narrow_layouts_store_their_bytes() {
+    for (layout, bytes) in [(CacheLayout::Fp8Blocks, 656), (CacheLayout::Fp8Flat { scale: 1.0 }, 576)] {
+        let launched = one(|device, stream| {
+            let (latent, key) = (ones(device, &[2, LATENT])?, ones(device, &[2, ROPE])?);
+            let slots = device.tensor(&[2], &[70, 3])?;
+            let cache = LatentCache::with_layout(device, 2, 64, layout)?;
+            CacheWrite::new(&latent, &key, &slots, &slots, &tables(device)?, &cache).launch(stream)
+        });
+        assert_eq!(launched.bytes().1, 2 * bytes, "{layout}");
+    }
+}
+
+#[test]
+#[cfg_attr(not(ng_kernels), ignore = "needs compiled kernels: run cargo xtask setup")]
+fn each_gathered_row_is_read_and_written_once() {
+    const ROWS: usize = 9;
+    for layout in
+        [CacheLayout::Bf16, CacheLayout::F16, CacheLayout::Fp8Blocks, CacheLayout::Fp8Flat { scale: 1.0 }]
+    {
+        let launched = one(|device, stream| {
+            let cache = LatentCache::with_layout(device, 3, 4, layout)?;
+            let (table, offsets) =
+                (device.tensor(&[1, 3], &[2, 0, 1])?, device.tensor(&[2], &[0, ROWS as i32])?);
+            CacheGather::new(&cache, &table, &offsets, &ones(device, &[ROWS, LATENT + ROPE])?).launch(stream)
+        });
+        assert!(launched.bounded);
+        // All lanes look up where their row begins and ends and its page; two lanes check the offsets. Eight codes have
+        // their scale: it is read sixteen times.
+        let scales = if layout == CacheLayout::Fp8Blocks { 64 * 4 - 16 } else { 0 };
+        let row = 32 * 3 * 4 + layout.token_bytes() + scales;
+        let checked = 2 * 4 + 4;
+        assert_eq!(launched.bytes(), ((ROWS * row + checked) as u64, (ROWS * TOKEN) as u64), "{layout}");
+    }
+}
+
+/// Pages of 41 KiB are three blocks of 16 KiB each.
+#[test]
+#[cfg_attr(not(ng_kernels), ignore = "needs compiled kernels: run cargo xtask setup")]
+fn each_copied_page_is_read_and_written_once() {
+    const PAGES: usize = 2;
+    let launched = one(|device, stream| {
+        let cache = LatentCache::with_layout(device, 4, 64, CacheLayout::Fp8Blocks)?;
+        CachePageCopy::new(&cache, &cache, &device.tensor(&[PAGES, 2], &[0, 3, 2, 1])?).launch(stream)
+    });
+    assert!(launched.bounded);
+    let page = 64 * 656;
+    assert_eq!(launched.bytes(), ((PAGES * (page + 3 * 256 * 8)) as u64, (PAGES * page) as u64));
 }
 
 /// Two tokens of 64 heads, a tile each: the first sees two whole pages, the second one key more.

@@ -1,8 +1,8 @@
-//! Attention over the latent cache, and what fills it.
+//! Attention over the latent cache.
 
 use super::{Case, Operands, Prepared, bf16s, i32s, product};
 use narrowgauge::bf16;
-use narrowgauge::mla::{Attention, CacheWrite, LatentCache, Rope, RopeParameters, RopeTables};
+use narrowgauge::mla::{Attention, LatentCache, Rope, RopeParameters, RopeTables};
 use narrowgauge::verify::Source;
 use narrowgauge::{Device, Result};
 
@@ -45,7 +45,7 @@ pub fn attention(sequences: usize, heads: usize, length: usize) -> Case {
     }
 }
 
-fn tables(device: &Device, positions: usize) -> Result<RopeTables> {
+pub fn tables(device: &Device, positions: usize) -> Result<RopeTables> {
     RopeTables::new(
         device,
         &RopeParameters { dim: ROPE, base: 10_000.0, max_positions: positions.max(1), yarn: None },
@@ -69,35 +69,6 @@ pub fn rope(tokens: usize, heads: usize) -> Case {
                 .input("sines", tables.sines())
                 .output("out", &out);
             let launch = Box::new(move |stream: &_| Rope::new(&x, &positions, &tables, &out).launch(stream));
-            Ok(Prepared { launch, operands })
-        }),
-    }
-}
-
-pub fn cache_write(tokens: usize) -> Case {
-    Case {
-        name: format!("cache_write/{tokens}"),
-        flops: 0.0,
-        fp8: false,
-        prepare: Box::new(move |device| {
-            let latent = bf16s(device, &[tokens, LATENT], 22)?;
-            let key_rope = bf16s(device, &[tokens, ROPE], 23)?;
-            let positions = device.tensor(&[tokens], &i32s(0..tokens))?;
-            let slots = device.tensor(&[tokens], &i32s(0..tokens))?;
-            let tables = tables(device, tokens)?;
-            let cache = LatentCache::new(device, tokens.div_ceil(PAGE))?;
-            let operands = Operands::default()
-                .input("latent", &latent)
-                .input("key_rope", &key_rope)
-                .input("positions", &positions)
-                .input("slots", &slots)
-                .input("cosines", tables.cosines())
-                .input("sines", tables.sines())
-                .output("cache", cache.tensor())
-                .of_which(tokens * (LATENT + ROPE));
-            let launch = Box::new(move |stream: &_| {
-                CacheWrite::new(&latent, &key_rope, &positions, &slots, &tables, &cache).launch(stream)
-            });
             Ok(Prepared { launch, operands })
         }),
     }

@@ -6,6 +6,7 @@
 mod attention;
 mod experts;
 mod fp8_products;
+mod latent_cache;
 mod operand;
 pub mod products;
 mod rows;
@@ -240,8 +241,20 @@ pub const OPERATIONS: &[Operation] = &[
     Operation {
         name: "cache_write",
         what: "latents and rotated keys into the cache",
-        extents: &[("m", 64)],
-        case: |e| attention::cache_write(e[0]),
+        extents: &[("m", 64), ("layout", 0)],
+        case: |e| latent_cache::cache_write(e[0], e[1]),
+    },
+    Operation {
+        name: "cache_gather",
+        what: "rows of sequences out of the cache, in bf16",
+        extents: &[("sequences", 2), ("length", 512), ("layout", 2)],
+        case: |e| latent_cache::cache_gather(e[0], e[1], e[2]),
+    },
+    Operation {
+        name: "cache_page_copy",
+        what: "pages of one cache to pages of another",
+        extents: &[("pages", 8), ("layout", 2)],
+        case: |e| latent_cache::cache_page_copy(e[0], e[1]),
     },
 ];
 
@@ -277,12 +290,14 @@ pub fn all(simulated: bool) -> Vec<Case> {
         cases.push(products::bf16_gemm(m, 256, hidden));
         cases.push(products::batched_bf16_gemm(heads, m, attention::LATENT, BLOCK));
         cases.push(attention::rope(m, heads));
-        cases.push(attention::cache_write(m));
+        cases.extend([0, 2, 3].map(|layout| latent_cache::cache_write(m, layout)));
     }
     cases.extend(fp8_products::all(simulated));
     cases.push(products::transpose_fp8(hidden, 2 * width));
     let (sequences, lengths): (usize, &[usize]) = if simulated { (2, &[512]) } else { (64, &[1024, 8192]) };
     cases.extend(lengths.iter().map(|&length| attention::attention(sequences, heads, length)));
+    cases.extend([0, 2, 3].map(|layout| latent_cache::cache_gather(sequences, lengths[0], layout)));
+    cases.push(latent_cache::cache_page_copy(8 * sequences, 2));
     cases
 }
 

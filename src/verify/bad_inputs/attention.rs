@@ -5,9 +5,13 @@ use super::{Row, row};
 use crate::device::abi::{NG_STATUS_BAD_LENGTH, NG_STATUS_BAD_PAGE};
 use crate::dtype::bf16;
 use crate::gemm::BatchedHalfGemm;
-use crate::mla::{Attention, LatentCache, Merge};
+use crate::mla::{Attention, CacheLayout, LatentCache, Merge};
+use crate::verify::latent_cache::{
+    GatherProblem, LAYOUTS, PagesProblem, check_cache_gather, check_cache_pages,
+};
 use crate::verify::mla::properties::{Property, holds};
 use crate::verify::mla::{AttentionInputs, AttentionOutputs};
+use crate::verify::surrounded::Place;
 use crate::verify::surrounded::{bits, text};
 use crate::verify::{Source, exact};
 
@@ -98,6 +102,16 @@ pub(super) fn rows() -> Vec<Row> {
                 inputs.table.iter_mut().filter(|id| **id == 5).for_each(|id| *id = 0);
                 inputs.table[1] = bad;
                 masked(lab, &inputs, NG_STATUS_BAD_PAGE)
+            }),
+            Masked "CacheGather" |lab| LAYOUTS.into_iter().try_for_each(|layout| {
+                let (rows, place) = (vec![40, 0, 17], Place::default());
+                let problem = GatherProblem { rows, starts: true, page_tokens: 16, layout, f16: false, bad: true, place, seed: 46 };
+                check_cache_gather(lab.device, &problem).map(drop)
+            }),
+            Masked "CachePageCopy" |lab| [false, true].into_iter().try_for_each(|swap| {
+                let layout = CacheLayout::Fp8Blocks;
+                let problem = PagesProblem { pairs: 17, page_tokens: 1, layout, swap, within: false, bad: true, seed: 46 };
+                check_cache_pages(lab.device, &problem).map(drop)
             }),
         ]),
         row!(47, "page numbers beyond use that mean nothing", [

@@ -10,7 +10,7 @@ use crate::dtype::{E4m3, bf16};
 use crate::error::Result;
 use crate::fp8::{Fp8Blocks, Fp8Rows, ScaleLayout};
 use crate::gemm::{Fp8Gemm, GroupedFp8Gemm, KGroupedFp8Gemm, MaskedFp8Gemm, MaskedFp8GemmSwiglu};
-use crate::mla::{CacheWrite, LatentCache, Rope, RopeTables};
+use crate::mla::{CacheGather, CachePageCopy, CacheWrite, LatentCache, Rope, RopeTables};
 use crate::routing::{Combine, GatherRows, Permutation, Permute, Router};
 use crate::tensor::Tensor;
 use crate::verify::exact;
@@ -178,6 +178,14 @@ pub(super) fn rows() -> Vec<Row> {
                 let cache = LatentCache::new(lab.device, 1).map_err(text)?;
                 let (latent, key, none) = (lab.halves(&[0, 512]), lab.halves(&[0, 64]), lab.integers(&[0]));
                 CacheWrite::new(&latent, &key, &none, &none, &tables(lab), &cache).launch(&lab.stream).map_err(text)
+            },
+            NoOp "CacheGather" |lab| lab.does_nothing::<bf16>(&[0, 576], |rows, stream| {
+                let cache = LatentCache::new(lab.device, 1)?;
+                CacheGather::new(&cache, &lab.integers(&[2, 1]), &lab.integers(&[3]), rows).launch(stream)
+            }),
+            NoOp "CachePageCopy" |lab| {
+                let cache = LatentCache::new(lab.device, 1).map_err(text)?;
+                CachePageCopy::new(&cache, &cache, &lab.integers(&[0, 2])).launch(&lab.stream).map_err(text)
             },
         ]),
         row!(26, "top_k = 0", [
@@ -392,6 +400,12 @@ pub(super) fn rows() -> Vec<Row> {
             Masked "GroupedFp8Gemm, beyond the rows" |lab| offsets_of(lab, &[0, 8, 12, 21]),
             Masked "GroupedFp8Gemm, negative" |lab| offsets_of(lab, &[-3, 8, 12, 20]),
             Masked "GroupedFp8Gemm, nonsense" |lab| offsets_of(lab, &[i32::MAX, i32::MIN, 0, 5]),
+            Masked "CacheGather" |lab| {
+                let (cache, out) = (LatentCache::new(lab.device, 1).map_err(text)?, lab.halves(&[8, 576]));
+                let offsets = lab.tensor(&[4], &[0, 6, 4, 9]);
+                CacheGather::new(&cache, &lab.integers(&[3, 1]), &offsets, &out).launch(&lab.stream).map_err(text)?;
+                lab.reported(NG_STATUS_BAD_OFFSETS)
+            },
             Masked "KGroupedFp8Gemm, decreasing" |lab| ranges_of(lab, [0, 256, 128, 384], [2, 0, 1]),
             Masked "KGroupedFp8Gemm, beyond K" |lab| ranges_of(lab, [0, 128, 256, 512], [1, 1, 1]),
             Masked "KGroupedFp8Gemm, negative" |lab| ranges_of(lab, [-128, 128, 256, 384], [1, 1, 1]),

@@ -1,7 +1,11 @@
-//! The latent cache: what is written into it in every layout.
+//! The latent cache: what is written into it in every layout, rows out of it, and pages moved.
 
+mod gather;
+mod pages;
 mod write;
 
+pub use gather::{GatherProblem, check_cache_gather};
+pub use pages::{PagesProblem, check_cache_pages};
 pub use write::{CacheProblem, check_cache_write};
 
 use super::{Case, Source};
@@ -63,5 +67,5 @@ fn fill(memory: &Tensor<u8>) -> Result<(), String> {
 
 /// The cases.
 pub(super) fn cases() -> Vec<Case> {
-    write::cases()
+    [write::cases(), gather::cases(), pages::cases()].concat()
 }
