@@ -26,9 +26,9 @@ fn a_ranking_names_its_terms() {
         lines.next().unwrap().starts_with("H20: at least 44.27 us for the bytes, 19.04 us for the products")
     );
     let head = lines.next().unwrap();
-    for term in
-        ["hbm", "l2", "fill", "tensor", "promotion", "quantisation", "epilogue", "reduction", "launch"]
-    {
+    let costs =
+        ["hbm", "l2", "fill", "tensor", "promotion", "quantisation", "epilogue", "reduction", "launch"];
+    for term in costs.into_iter().chain(["overlap", "prefetch", "behind"]) {
         assert!(head.split_whitespace().any(|word| word == term), "{term}: {head}");
     }
     assert!(lines.next().unwrap().starts_with("gemm_fp8_"));
@@ -41,7 +41,10 @@ fn json_is_in_the_order_of_cost() {
     let costs: Vec<f64> =
         value["plans"].as_array().unwrap().iter().map(|p| p["cycles"].as_f64().unwrap()).collect();
     assert!(costs.len() > 1 && costs.is_sorted(), "{costs:?}");
-    assert_eq!(value["plans"][0]["terms"].as_object().unwrap().len(), 9);
+    assert_eq!(value["plans"][0]["terms"].as_object().unwrap().len(), 11);
+    let [alone, behind] =
+        ["microseconds", "dependent_microseconds"].map(|name| value["plans"][0][name].as_f64().unwrap());
+    assert!(behind < alone, "{behind} behind another kernel, {alone} alone");
     let grouped =
         ["--m", "4096", "--n", "7168", "--k", "2048", "--groups", "8", "--mode", "contiguous", "--json"];
     let value: Value = serde_json::from_str(&printed(&grouped)).unwrap();

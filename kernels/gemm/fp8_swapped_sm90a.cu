@@ -13,6 +13,7 @@
 // Variants: BM (8, 16, 32 or 64 tokens), BN (64 or 128 weight rows), STAGES, BLOCKS (per multiprocessor), SWIGLU (0 where
 // it is not given), THREADS, SHARED and GROUP_BYTES (of the launch).
 #include "abi.h"
+#include "gemm/early_weights.cuh"
 #include "gemm/gather.cuh"
 #include "gemm/row_pieces.cuh"
 #include "gemm/scales.cuh"
@@ -51,7 +52,6 @@ constexpr int kProducerRegisters = 56;
 constexpr int kMathRegisters = BN == 128 ? 224 : 200;
 // K-blocks of one straight-line body.
 constexpr uint32_t kBody = 4;
-constexpr uint32_t kMathBarrier = 1;
 // Partial sums as rows of tokens. The padding sends the 4 x 8 words of a warp's store to 32 banks.
 constexpr uint32_t kPartialRow = kSides * BN + 4;
 static_assert(128 % BN == 0, "a tile must not straddle two weight scales");
@@ -61,9 +61,8 @@ static_assert(kSides == 1 || BN == 128, "a fresh scale is of one tile");
 constexpr uint32_t kPartialAt = STAGES * kBytesStage;
 constexpr uint32_t kProductsAt = kPartialAt + BM * kPartialRow * 4;
 constexpr uint32_t kPipelineAt = kProductsAt + STAGES * kSides * BM * 4;
-constexpr uint32_t kReadyAt = kPipelineAt + tile::Pipeline<STAGES>::kBytes;
-constexpr uint32_t kFreeAt = kReadyAt + 8;
-constexpr uint32_t kGroupsAt = kFreeAt + 8;
+constexpr uint32_t kExchangeAt = kPipelineAt + tile::Pipeline<STAGES>::kBytes;
+constexpr uint32_t kGroupsAt = kExchangeAt + gemm::SumExchange<kMathWarps>::kBytes;
 static_assert(THREADS == kThreads && SHARED == kGroupsAt && GROUP_BYTES == tile::Groups::kBytesPerGroup, "the launch");
 
 using tile::Tile;
@@ -173,26 +172,31 @@ struct Math {
 
 extern "C" __global__ void __launch_bounds__(kThreads, BLOCKS) NG_ENTRY(const __grid_constant__ NgFp8GemmParams p) {
     extern __shared__ __align__(1024) uint8_t shared[];
-    ptx::grid_dependency_wait();
-    ptx::grid_launch_dependents();
-
     const uint32_t ranks = ptx::cluster_size();
-    const uint32_t rank = ptx::cluster_rank();
     const uint32_t base = ptx::shared_address(shared);
     const tile::Pipeline<STAGES> pipeline{base + kPipelineAt};
+    const gemm::SumExchange<kMathWarps> exchange{base + kExchangeAt, ranks};
     float* const products = reinterpret_cast<float*>(shared + kProductsAt);
     if (threadIdx.x == 0) {
         ptx::prefetch_tensormap(&p.a);
         ptx::prefetch_tensormap(&p.b);
-        // Every math warp of every rank says when its part of the sums can be read, and when it has read its own.
-        ptx::mbarrier_init(base + kReadyAt, ranks * kMathWarps);
-        ptx::mbarrier_init(base + kFreeAt, ranks * kMathWarps);
+        exchange.init();
         pipeline.init(kMathWarps, gemm::kFullArrivals);
     }
-    // Each rank has a contiguous part of K, of the same length but for one k-block.
-    const uint32_t k_blocks = (p.k + kBlockK - 1) / kBlockK;
-    const uint32_t first_block = k_blocks * rank / ranks;
-    const uint32_t own_blocks = k_blocks * (rank + 1) / ranks - first_block;
+    if (threadIdx.x == 32) {
+        const gemm::KPart part(p.k, kBlockK);
+        gemm::prefetch_weights<STAGES>(
+            Work::known(shared + kGroupsAt, p), part, [&](const Tile& tile, uint32_t k_block) {
+#pragma unroll
+                for (uint32_t side = 0; side < kSides; ++side) {
+                    ptx::tma_prefetch_3d(&p.b, k_block * kBlockK, tile.column + side * p.n, tile.group);
+                }
+            });
+    }
+    ptx::grid_dependency_wait();
+    ptx::grid_launch_dependents();
+    const gemm::KPart part(p.k, kBlockK);
+    const uint32_t first_block = part.first, own_blocks = part.blocks;
     const Work work = Work::prepare(shared + kGroupsAt, p);
     if (ranks > 1) ptx::cluster_barrier();
     const auto tile_at = [&](uint32_t step, Tile& tile) {
@@ -283,32 +287,21 @@ extern "C" __global__ void __launch_bounds__(kThreads, BLOCKS) NG_ENTRY(const __
 
         // The sums are transposed: this thread holds weight rows `me.row` and 8 more of tokens `me.column` and 1 more
         // of every eight.
-        // Whoever reads the sums of the tile before has done so.
-        if (ranks == 1) {
-            ptx::barrier_sync(kMathBarrier, kMathWarps * 32);
-        } else {
-            ptx::cluster_mbarrier_wait_parity(base + kFreeAt, step % 2 ^ 1);
-        }
+        exchange.before_write(step);
         float* const mine = partial + me.column * kPartialRow + me.warpgroup * 64 + me.row;
 #pragma unroll
         for (uint32_t side = 0; side < kSides; ++side) {
 #pragma unroll
             for (int i = 0; i < BM / 2; ++i) mine[(i / 4 * 8 + i % 2) * kPartialRow + side * BN + i / 2 % 2 * 8] = sums[side][i];
         }
-        if (ranks == 1) {
-            ptx::barrier_sync(kMathBarrier, kMathWarps * 32);
-        } else {
-            ptx::warp_barrier();
-            if (lane < ranks) ptx::cluster_mbarrier_arrive(ptx::cluster_address(base + kReadyAt, lane));
-            ptx::cluster_mbarrier_wait_parity(base + kReadyAt, step % 2);
-        }
+        exchange.before_read(step);
 
         constexpr uint32_t kLanes = BN / 4;  // of a token
         constexpr uint32_t kTokensAtOnce = kMathWarps * 32 / kLanes;
         const uint32_t piece = lane % kLanes * 4;
 #pragma unroll 1
         for (uint32_t first = 0; first < BM; first += kTokensAtOnce) {
-            const uint32_t token = (first + warp * (32 / kLanes) + lane / kLanes) * ranks + rank;
+            const uint32_t token = (first + warp * (32 / kLanes) + lane / kLanes) * ranks + part.rank;
             const uint32_t row = tile.row + token;
             const bool exists = token < BM && row < tile.row_end;
             float values[4] = {0, 0, 0, 0};
@@ -323,11 +316,7 @@ extern "C" __global__ void __launch_bounds__(kThreads, BLOCKS) NG_ENTRY(const __
                 gemm::finish_swiglu(p, values, ups, place);
             }
         }
-        if (ranks > 1) {
-            ptx::warp_barrier();
-            if (lane < ranks) ptx::cluster_mbarrier_arrive(ptx::cluster_address(base + kFreeAt, lane));
-        }
+        exchange.after_read();
     }
-    // Nobody leaves while a peer may read its sums.
-    if (ranks > 1) ptx::cluster_mbarrier_wait_parity(base + kFreeAt, step % 2 ^ 1);
+    exchange.before_exit(step);
 }

@@ -3,9 +3,74 @@
 #include <stdint.h>
 
 #include "ptx/cluster.cuh"
+#include "ptx/fence.cuh"
+#include "ptx/mbarrier.cuh"
 #include "ptx/warp.cuh"
 
 namespace ng::gemm {
+
+// A rank's part of K: adjacent k-blocks, as many as every rank has but for one.
+struct KPart {
+    uint32_t rank, first, blocks;
+
+    __device__ __forceinline__ KPart(uint32_t k, uint32_t block_k) {
+        const uint32_t ranks = ptx::cluster_size(), all = (k + block_k - 1) / block_k;
+        rank = ptx::cluster_rank();
+        first = all * rank / ranks;
+        blocks = all * (rank + 1) / ranks - first;
+    }
+};
+
+// Turns at the partial sums of a tile, which `Warps` warps of each rank write and then read of all ranks. Step by step.
+template <uint32_t Warps>
+struct SumExchange {
+    static constexpr uint32_t kBytes = 16;
+    static constexpr uint32_t kNamedBarrier = 1;  // of a block by itself
+    uint32_t barriers;
+    uint32_t ranks;
+
+    __device__ __forceinline__ uint32_t ready() const { return barriers; }
+    __device__ __forceinline__ uint32_t free() const { return barriers + 8; }
+
+    // One thread: every warp of every rank says when its sums can be read, and when it has read.
+    __device__ __forceinline__ void init() const {
+        ptx::mbarrier_init(ready(), ranks * Warps);
+        ptx::mbarrier_init(free(), ranks * Warps);
+    }
+
+    // Whoever reads the sums of the step before has done so.
+    __device__ __forceinline__ void before_write(uint32_t step) const {
+        if (ranks == 1) {
+            ptx::barrier_sync(kNamedBarrier, Warps * 32);
+        } else {
+            ptx::cluster_mbarrier_wait_parity(free(), step % 2 ^ 1);
+        }
+    }
+
+    __device__ __forceinline__ void before_read(uint32_t step) const {
+        if (ranks == 1) {
+            ptx::barrier_sync(kNamedBarrier, Warps * 32);
+        } else {
+            tell(ready());
+            ptx::cluster_mbarrier_wait_parity(ready(), step % 2);
+        }
+    }
+
+    __device__ __forceinline__ void after_read() const {
+        if (ranks > 1) tell(free());
+    }
+
+    // After `steps` steps: nobody leaves while a peer may read its sums.
+    __device__ __forceinline__ void before_exit(uint32_t steps) const {
+        if (ranks > 1) ptx::cluster_mbarrier_wait_parity(free(), steps % 2 ^ 1);
+    }
+
+private:
+    __device__ __forceinline__ void tell(uint32_t barrier) const {
+        ptx::warp_barrier();
+        if (ptx::lane_id() < ranks) ptx::cluster_mbarrier_arrive(ptx::cluster_address(barrier, ptx::lane_id()));
+    }
+};
 
 // Four neighbouring sums of one token over all ranks, in their order.
 __device__ __forceinline__ void total_piece(float (&values)[4], const float* partial, uint32_t word, uint32_t ranks) {

@@ -61,6 +61,12 @@ __device__ __forceinline__ void tma_load_3d_hinted(uint32_t shared, const void* 
         : "memory");
 }
 
+// Into L2 only.
+__device__ __forceinline__ void tma_prefetch_3d(const void* map, int32_t x, int32_t y, int32_t z) {
+    asm volatile("cp.async.bulk.prefetch.tensor.3d.L2.global.tile [%0, {%1, %2, %3}];" ::"l"(map), "r"(x), "r"(y), "r"(z)
+                 : "memory");
+}
+
 __device__ __forceinline__ void tma_store_3d(const void* map, uint32_t shared, int32_t x, int32_t y, int32_t z) {
     asm volatile("cp.async.bulk.tensor.3d.global.shared::cta.tile.bulk_group [%0, {%2, %3, %4}], [%1];" ::"l"(map), "r"(shared),
                  "r"(x), "r"(y), "r"(z)

@@ -117,6 +117,13 @@ struct Work {
     Groups groups;
     uint32_t row_tiles, columns, total;
 
+    // What the parameters alone tell: all but the total of modes with tables.
+    static __device__ __forceinline__ Work known(void* shared, const NgFp8GemmParams& p) {
+        Work work{p, Groups::in(shared, p.groups), (p.rows + Rows - 1) / Rows, (p.n + Columns - 1) / Columns, 0};
+        work.total = (p.mode == NG_GEMM_BATCHED ? work.row_tiles * p.groups : work.row_tiles) * work.columns;
+        return work;
+    }
+
     // All threads of the block; it has a barrier. `shared` holds the tables where a mode has device data.
     static __device__ __forceinline__ Work prepare(void* shared, const NgFp8GemmParams& p) {
         Work work{p, Groups::in(shared, p.groups), (p.rows + Rows - 1) / Rows, (p.n + Columns - 1) / Columns, 0};

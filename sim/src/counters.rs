@@ -77,6 +77,8 @@ pub struct Counters {
     pub store_sectors: u64,
     /// Bytes that bulk copies read from global memory.
     pub bulk_load_bytes: u64,
+    /// Bytes that bulk prefetches brought into L2.
+    pub bulk_prefetch_bytes: u64,
     /// Bytes that bulk copies wrote to global memory.
     pub bulk_store_bytes: u64,
     /// Shared-memory wavefronts beyond the minimum of loads, stores, atomics, ldmatrix and stmatrix.
@@ -98,6 +100,7 @@ impl Counters {
         self.load_sectors += other.load_sectors;
         self.store_sectors += other.store_sectors;
         self.bulk_load_bytes += other.bulk_load_bytes;
+        self.bulk_prefetch_bytes += other.bulk_prefetch_bytes;
         self.bulk_store_bytes += other.bulk_store_bytes;
         self.bank_conflicts += other.bank_conflicts;
         self.tensor_macs += other.tensor_macs;

@@ -191,6 +191,20 @@ fn sectors_count_requested_and_unique() {
 }
 
 #[test]
+fn prefetches_are_unique_sectors_but_no_requests() {
+    let body = "\
+    setp.eq.u32 %p0, %t, 0;
+    @%p0 cp.async.bulk.prefetch.L2.global [%buffer], 128;
+    @%p0 cp.async.bulk.prefetch.L2.global [%buffer], 64;
+    ld.global.u32 %r0, [%buffer+96];
+    ld.global.u32 %r0, [%buffer+128];";
+    let (profile, counters) = profile(body, 1, 32, Schedule::default());
+    let [region] = profile.regions.as_slice() else { panic!("one allocation: {:?}", profile.regions) };
+    assert_eq!((region.prefetch_sectors, region.load_sectors, region.unique_loads), (6, 2, 5));
+    assert_eq!((counters.bulk_prefetch_bytes, at(&profile, 12).load_sectors), (192, 0));
+}
+
+#[test]
 fn bank_conflicts_stand_at_their_line() {
     let body = "\
     mov.u32 %r0, smem;

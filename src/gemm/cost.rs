@@ -34,7 +34,11 @@ pub struct Terms {
     pub reduction: f64,
     /// Until the first bytes arrive and after the last are stored.
     pub launch: f64,
-    /// All of it.
+    /// What of the launch goes on beside the kernel before it, where that one lets its successor start. Not in `total`.
+    pub overlap: f64,
+    /// What the memory has brought of the weights by the end of the kernel before. Not in `total`.
+    pub prefetch: f64,
+    /// All of it, for a launch behind nothing.
     pub total: f64,
 }
 
@@ -102,9 +106,14 @@ const GATHER_FOUR_ROWS: f64 = 20.0;
 const GATHER_STAGE: f64 = 560.0;
 const GATHER_WARPS: f64 = 3.0;
 const GATHER_STAGES: f64 = 6.0;
+/// Cycles until they are there from L2. An estimate, as above.
+const L2_LATENCY: f64 = 600.0;
 /// Microseconds of a launch in which no product can run: its blocks start, make barriers, fetch tensor maps and the first
 /// stage; at the end the last stores drain. From published times of DeepGEMM at M = 64 on an H800, less their bytes.
 const LAUNCH_US: f64 = 2.0;
+/// Microseconds of it before the first request for bytes, and after the last store. Estimates; the rest is their latency.
+const START_US: f64 = 0.8;
+const DRAIN_US: f64 = 0.7;
 /// Cycles of an epilogue before and after its stores: barriers and the way to L2. An estimate.
 const STORE_LATENCY: f64 = 400.0;
 /// Instructions of a lane for each output of SwiGLU and its quantisation. From the machine code.
@@ -125,6 +134,8 @@ pub(crate) struct Rates<'a> {
     tensor: f64,
     promotes: bool,
     launch: f64,
+    start: f64,
+    drain: f64,
     /// Rows of all groups, and groups that have any, as expected.
     rows: f64,
     groups: f64,
@@ -133,6 +144,7 @@ pub(crate) struct Rates<'a> {
     /// Multiply-accumulates without padding.
     macs: f64,
     a_bytes: f64,
+    b_bytes: f64,
     /// Bytes of memory apart from A.
     other_bytes: f64,
 }
@@ -140,12 +152,12 @@ pub(crate) struct Rates<'a> {
 impl Terms {
     /// The largest of the terms.
     pub fn limiter(&self) -> &'static str {
-        let named = self.named();
+        let named = Self { overlap: 0.0, prefetch: 0.0, ..*self }.named();
         named.into_iter().max_by(|a, b| a.1.total_cmp(&b.1)).map_or("launch", |(name, _)| name)
     }
 
     /// The terms by name, the total left out.
-    pub fn named(&self) -> [(&'static str, f64); 9] {
+    pub fn named(&self) -> [(&'static str, f64); 11] {
         [
             ("hbm", self.hbm),
             ("l2", self.l2),
@@ -156,12 +168,19 @@ impl Terms {
             ("epilogue", self.epilogue),
             ("reduction", self.reduction),
             ("launch", self.launch),
+            ("overlap", self.overlap),
+            ("prefetch", self.prefetch),
         ]
     }
 
     /// The total in microseconds of a card.
     pub fn microseconds(&self, card: &Card) -> f64 {
         self.total / (card.clock_ghz * 1e3)
+    }
+
+    /// What a launch adds to the time of the one before it, in microseconds of a card: it starts while that one drains.
+    pub fn dependent_microseconds(&self, card: &Card) -> f64 {
+        (self.total - self.overlap - self.prefetch) / (card.clock_ghz * 1e3)
     }
 }
 
@@ -210,11 +229,14 @@ impl<'a> Rates<'a> {
             tensor: nominal * if fp8 < SMALL_TENSOR { SMALL_TENSOR_SHARE } else { TENSOR_SHARE },
             promotes: element == 1.0,
             launch: LAUNCH_US * 1e3 * card.clock_ghz,
+            start: START_US * 1e3 * card.clock_ghz,
+            drain: DRAIN_US * 1e3 * card.clock_ghz,
             rows,
             groups,
             macs: sides * rows * n * per_tile_k,
             k_blocks: (per_tile_k / stage_k).ceil(),
             a_bytes: if grouped_k { m * k } else { a_rows * k } * element * scales,
+            b_bytes,
             other_bytes: b_bytes + out,
         }
     }
@@ -319,6 +341,15 @@ impl<'a> Rates<'a> {
         let (even_fill, even_tensor) = (share * k_blocks * fill, share * k_blocks * tensor);
         let used = [hbm, l2, even_fill, even_tensor];
         let gaps = GAPS * (used.iter().sum::<f64>() - used.iter().copied().fold(0.0, f64::max));
+        // The rings' worth of weights that blocks send for before they wait, as far as the kernel before leaves time for it.
+        let prefetches = shape.source.swapped && matches!(problem.mode, Mode::Dense | Mode::Batched);
+        let prefetch = if prefetches {
+            let rings = blocks.min(sms * resident) * shape.stages as f64 * across * stage;
+            (rings.min(self.b_bytes) / self.hbm).min(self.drain)
+        } else {
+            0.0
+        };
+        let overlap = self.start + if prefetches { LATENCY - L2_LATENCY } else { 0.0 };
         let body = (paced + epilogue).max(hbm + one).max(l2 + one) + gaps;
         Terms {
             hbm,
@@ -330,6 +361,8 @@ impl<'a> Rates<'a> {
             epilogue,
             reduction,
             launch: self.launch,
+            overlap,
+            prefetch,
             total: body + reduction + self.launch,
         }
     }

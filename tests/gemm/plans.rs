@@ -121,12 +121,13 @@ fn time_grows_with_the_rows() {
     }
 }
 
-/// What a card with little tensor power is planned to do with few rows: all but wait for the weights. Layers below 25 MB are
-/// too short to hide what goes before and after.
+/// What a card with little tensor power is planned to do with few rows: all but wait for the weights. Behind a kernel that
+/// lets it start, the launch is hidden but for what layers below 25 MB are too short for.
 #[test]
 fn few_rows_on_an_h20_take_little_more_than_their_bytes() {
     let card = Card::H20;
     let mut worst = [0.0f64; 2];
+    let mut behind = [0.0f64; 2];
     for (n, k) in LAYERS {
         for m in [1, 8, 16, 32] {
             let problem = Problem::dense(Input::Fp8, Output::Bf16, m, n, k);
@@ -134,14 +135,16 @@ fn few_rows_on_an_h20_take_little_more_than_their_bytes() {
             let launch = best.terms.launch / (card.clock_ghz * 1e3);
             let (floor, us) = (Floor::of(&problem, &card).memory, best.terms.microseconds(&card));
             println!(
-                "{m}x{n}x{k}: {us:.2} us with a launch of {launch:.2}, {floor:.2} at least: {:?}",
+                "{m}x{n}x{k}: {us:.2} us with a launch of {launch:.2}, {:.2} behind another, {floor:.2} at least: {:?}",
+                best.terms.dependent_microseconds(&card),
                 best.plan
             );
             assert!(best.plan.tile.swapped(), "{m}x{n}x{k}");
-            let class = &mut worst[usize::from(n * k > 25 << 20)];
-            *class = class.max((us - launch) / floor);
+            let large = usize::from(n * k > 25 << 20);
+            worst[large] = worst[large].max((us - launch) / floor);
+            behind[large] = behind[large].max(best.terms.dependent_microseconds(&card) / floor);
         }
     }
-    println!("at worst {worst:?} times the floor");
-    assert!(worst[1] <= 1.25, "{worst:?}");
+    println!("at worst {worst:?} times the floor beside a launch, {behind:?} behind another kernel");
+    assert!(worst[1] <= 1.25 && behind[1] <= 1.27, "{worst:?} {behind:?}");
 }

@@ -1,6 +1,6 @@
 use super::{Launched, one};
 use narrowgauge::gemm::plan::{Input, Mode};
-use narrowgauge::gemm::{Fp8Gemm, Fp8GradientGemm, GroupedFp8Gemm, MaskedFp8Gemm, Tile};
+use narrowgauge::gemm::{BatchedFp8Gemm, Fp8Gemm, Fp8GradientGemm, GroupedFp8Gemm, MaskedFp8Gemm, Tile};
 use narrowgauge::{Device, E4m3, Fp8Blocks, Fp8Rows, Result, bf16};
 use std::cell::Cell;
 
@@ -27,6 +27,12 @@ fn moved(launched: &Launched, address: u64) -> (u64, u64) {
         SECTOR * (region.unique_loads + region.unique_stores),
         SECTOR * (region.load_sectors + region.store_sectors),
     )
+}
+
+/// Bytes of the allocation at an address that came into L2 ahead of their use.
+fn prefetched(launched: &Launched, address: u64) -> u64 {
+    let mut regions = launched.profile.regions.iter();
+    SECTOR * regions.find(|r| (r.address..r.address + r.bytes).contains(&address)).unwrap().prefetch_sectors
 }
 
 /// What holds of each product: nothing moves that need not, nobody waits for a bank, and the tensor cores do the tiles' work.
@@ -65,6 +71,10 @@ fn every_fp8_variant_moves_what_its_tiles_say() {
             let [a, b, out] = addresses.get().map(|address| moved(&launched, address));
             assert_eq!(a, ((m * k) as u64, (across * m * k) as u64), "A of {told}");
             assert_eq!(b, ((n * k) as u64, (down * n * k) as u64), "B of {told}");
+            // The ring of stages is longer than a block's K here: all that it will load.
+            let early = addresses.get().map(|address| prefetched(&launched, address));
+            let weights = if tile.swapped() { (down * n * k) as u64 } else { 0 };
+            assert_eq!(early, [0, weights, 0], "{told}");
             assert_eq!(out, ((2 * m * n) as u64, (2 * m * n) as u64), "output of {told}");
             let scales = 4 * (m + n.div_ceil(BLOCK)) * (k / BLOCK);
             is_clean(&launched, m * k + n * k + scales + 2 * m * n, m * n * k);
@@ -90,6 +100,47 @@ fn every_gradient_variant_moves_what_its_tiles_say() {
         // Read and written.
         assert_eq!(out, ((8 * m * n) as u64, (8 * m * n) as u64), "output of {}", launched.kernel);
         is_clean(&launched, (m + n) * (k + 4 * k / BLOCK) + 8 * m * n, m * n * k);
+    }
+}
+
+/// A block sends for a ring of stages of its own weights, no more, and for none where only the device knows whose they are.
+#[test]
+#[cfg_attr(not(ng_kernels), ignore = "needs compiled kernels: run cargo xtask setup")]
+fn weights_are_sent_for_early_as_far_as_the_ring_reaches() {
+    let (groups, m, blocks) = (3, 5, 40);
+    for tile in Tile::of(Input::Fp8, Mode::Batched).into_iter().filter(Tile::swapped) {
+        let tile = tile.split(1).unwrap();
+        let (n, k) = (tile.columns(), blocks * BLOCK);
+        let weight = Cell::default();
+        let batched = one(|device, stream| {
+            let b = weights(device, &[groups, n, k])?;
+            weight.set(b.data().address());
+            let out = device.empty::<bf16>(&[groups, m, n])?;
+            BatchedFp8Gemm::new(&rows(device, &[groups, m, k])?, &b, &out).tile(tile).launch(stream)
+        });
+        let ring = (groups * tile.stages() * n * BLOCK) as u64;
+        assert_eq!(prefetched(&batched, weight.get()), ring, "{}", batched.kernel);
+        // A ring goes on in the next tile where a tile's K is shorter.
+        let (n, k) = (400 * tile.columns(), 2 * BLOCK);
+        let many = one(|device, stream| {
+            let b = weights(device, &[n, k])?;
+            weight.set(b.data().address());
+            let out = device.empty::<bf16>(&[m, n])?;
+            Fp8Gemm::new(&rows(device, &[m, k])?, &b, &out).tile(tile).launch(stream)
+        });
+        let slots = many.profile.grid[0] as usize;
+        let stages: usize =
+            (0..slots).map(|slot| (2 * (400 - slot).div_ceil(slots)).min(tile.stages())).sum();
+        let early = (stages * tile.columns() * BLOCK) as u64;
+        assert_eq!(prefetched(&many, weight.get()), early, "{}", many.kernel);
+        let offsets = [0, 2, 2, m as i32];
+        let grouped = one(|device, stream| {
+            let b = weights(device, &[groups, BLOCK, k])?;
+            weight.set(b.data().address());
+            let (offsets, out) = (device.tensor(&[4], &offsets)?, device.empty::<bf16>(&[m, BLOCK])?);
+            GroupedFp8Gemm::new(&rows(device, &[m, k])?, &b, &offsets, &out).tile(tile).launch(stream)
+        });
+        assert_eq!(prefetched(&grouped, weight.get()), 0, "{}", grouped.kernel);
     }
 }
 

@@ -151,7 +151,7 @@ impl Options {
 }
 
 fn as_text(card: &Card, floor: &Floor, shown: &[Ranked], all: usize) -> String {
-    let mut head = vec!["<kernel", "<tile", "split", "grid", "us", "of ceiling", "cycles"];
+    let mut head = vec!["<kernel", "<tile", "split", "grid", "us", "behind", "of ceiling", "cycles"];
     let terms: Vec<_> = shown[0].terms.named().into_iter().map(|(name, _)| name).collect();
     head.extend(terms);
     let mut table = Table::new(&head);
@@ -163,6 +163,7 @@ fn as_text(card: &Card, floor: &Floor, shown: &[Ranked], all: usize) -> String {
             plan.split.to_string(),
             plan.grid.to_string(),
             format!("{us:.2}"),
+            format!("{:.2}", terms.dependent_microseconds(card)),
             format!("{:.1} %", 100.0 * floor.microseconds() / us),
             number(terms.total as u64),
         ];
@@ -197,6 +198,7 @@ fn as_json(card: &Card, floor: &Floor, shown: &[Ranked], all: usize) -> Value {
                 "shared_bytes": plan.shared_bytes,
                 "cycles": terms.total,
                 "microseconds": terms.microseconds(card),
+                "dependent_microseconds": terms.dependent_microseconds(card),
                 "share_of_ceiling": floor.microseconds() / terms.microseconds(card),
                 "limiter": terms.limiter(),
                 "terms": named,

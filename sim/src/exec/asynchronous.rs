@@ -8,6 +8,7 @@ use super::warp::Split;
 use super::{Grid, Step, Trouble};
 use crate::fault::FaultKind;
 use crate::lower::program::{Address, Kind, Op, S32, Space};
+use crate::profiler::Access;
 use crate::schedule::Policy;
 use crate::tensor_map::TensorMap;
 use crate::tma::{self, Segment};
@@ -74,11 +75,18 @@ impl Grid<'_> {
             Kind::TensorPrefetch { map, coordinates } => {
                 for lane in (0..32).filter(|&i| mask >> i & 1 == 1) {
                     let (map, at) = self.tensor_operands(w, lane, map, coordinates)?;
-                    if at.len() != map.rank() {
-                        let what =
-                            format!("{} coordinates for a tensor map of rank {}", at.len(), map.rank());
-                        return Err(illegal(what, lane));
-                    }
+                    // No shared address to be wrong.
+                    let segments = tma::segments(&map, &at, 1024, false).map_err(|e| illegal(e, lane))?;
+                    self.prefetch(&segments, lane)?;
+                }
+            }
+            Kind::BulkPrefetch { from, bytes } => {
+                let sizes = self.sure32(w, *bytes, mask, "a bulk prefetch's size")?;
+                let sources = self.addresses(w, from, mask)?;
+                for lane in (0..32).filter(|&i| mask >> i & 1 == 1) {
+                    let (global, bytes) = (sources[lane as usize], sizes[lane as usize]);
+                    check_bulk([global, 0, u64::from(bytes)], lane)?;
+                    self.prefetch(&[Segment { global: Some(global), shared: 0, bytes }], lane)?;
                 }
             }
             Kind::TensorStore { map, coordinates, from, reduce } => {
@@ -195,6 +203,16 @@ impl Grid<'_> {
         Ok(())
     }
 
+    /// Bytes of memory come into L2. There all multiprocessors see the same, so a prefetch reads nothing that another
+    /// access could change behind its back: it is neither a race nor too early before a wait.
+    fn prefetch(&mut self, segments: &[Segment], lane: u32) -> Step<()> {
+        self.check_global(segments, "global (bulk prefetch)", lane)?;
+        let there = segments.iter().filter(|s| s.global.is_some());
+        self.counters.bulk_prefetch_bytes += there.map(|s| u64::from(s.bytes)).sum::<u64>();
+        self.profile_bulk(segments, Access::Prefetch);
+        Ok(())
+    }
+
     pub(super) fn issue_load(
         &mut self,
         w: usize,
@@ -233,7 +251,7 @@ impl Grid<'_> {
             }
         }
         if let Source::Global { segments, .. } = &source {
-            self.profile_bulk(segments, false);
+            self.profile_bulk(segments, Access::Load);
             self.touch_segments(w, segments, false);
         }
         let issued = self.race_issue_load(w, lane, &source, &targets, barrier)?;

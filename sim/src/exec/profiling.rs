@@ -1,6 +1,7 @@
 //! Where the executor tells the profiler what happens. Without a profiler each of these is one comparison.
 
 use super::Grid;
+use crate::profiler::Access;
 use crate::tma::Segment;
 
 impl Grid<'_> {
@@ -30,7 +31,8 @@ impl Grid<'_> {
             let mut last = u64::MAX;
             let unique = rest[..inside].iter().copied().filter(|&s| std::mem::replace(&mut last, s) != s);
             if let Some(recorder) = &mut self.recorder {
-                recorder.sectors((base, bytes), unique, store, None);
+                let access = if store { Access::Store } else { Access::Load };
+                recorder.sectors((base, bytes), unique, access, None);
             }
             rest = &rest[inside..];
         }
@@ -38,7 +40,7 @@ impl Grid<'_> {
 
     /// The operation that runs issued a bulk copy.
     #[inline]
-    pub(super) fn profile_bulk(&mut self, segments: &[Segment], store: bool) {
+    pub(super) fn profile_bulk(&mut self, segments: &[Segment], access: Access) {
         let Some(recorder) = &mut self.recorder else { return };
         // Segments are as short as the swizzle's pieces; neighbours share sectors.
         let mut sectors = Vec::new();
@@ -53,13 +55,15 @@ impl Grid<'_> {
                 sectors.extend(address / 32..(address + u64::from(segment.bytes)).div_ceil(32));
             }
         }
-        let moved = segments.iter().filter(|segment| segment.global.is_some());
-        recorder.bytes(self.current_pc, moved.map(|segment| u64::from(segment.bytes)).sum());
+        if access != Access::Prefetch {
+            let moved = segments.iter().filter(|segment| segment.global.is_some());
+            recorder.bytes(self.current_pc, moved.map(|segment| u64::from(segment.bytes)).sum());
+        }
         sectors.sort_unstable();
         sectors.dedup();
         // A copy stays within one allocation, or is a fault.
         if let Some(region) = region {
-            recorder.sectors(region, sectors.into_iter(), store, Some(self.current_pc));
+            recorder.sectors(region, sectors.into_iter(), access, Some(self.current_pc));
         }
     }
 

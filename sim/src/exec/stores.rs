@@ -4,6 +4,7 @@ use super::atomics::modify;
 use super::{Grid, Step, Trouble};
 use crate::fault::FaultKind;
 use crate::lower::program::{Rmw, Type};
+use crate::profiler::Access;
 use crate::schedule::Policy;
 use crate::tensor_map::Element;
 use crate::tma::Segment;
@@ -42,7 +43,7 @@ impl Grid<'_> {
             });
         }
         self.race_issue_store(w, lane, group, &segments, reduce.is_some())?;
-        self.profile_bulk(&segments, true);
+        self.profile_bulk(&segments, Access::Store);
         self.touch_segments(w, &segments, true);
         let stores = &mut self.blocks[slot].stores;
         stores.push(PendingStore { segments, warp: w, lane, group, data: None, reduce });

@@ -363,10 +363,15 @@ pub(crate) enum Kind {
         barrier: Address,
         multicast: Option<S32>,
     },
-    /// Fetches the map; a prefetch moves nothing.
+    /// A box into L2.
     TensorPrefetch {
         map: Address,
         coordinates: Vec<S32>,
+    },
+    /// Bytes into L2.
+    BulkPrefetch {
+        from: Address,
+        bytes: S32,
     },
     /// 128 bytes of global memory lose their contents.
     Discard {

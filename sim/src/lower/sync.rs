@@ -268,7 +268,10 @@ impl Lowering<'_> {
                 let coordinates = list.iter().map(|c| self.s32(c)).collect::<Lowered<Vec<_>>>()?;
                 return Ok(Kind::TensorPrefetch { map: self.address(map)?, coordinates });
             }
-            Some(&"prefetch") => return Ok(Kind::Nothing),
+            Some(&"prefetch") => {
+                need(2)?;
+                return Ok(Kind::BulkPrefetch { from: self.address(&o[0])?, bytes: self.s32(&o[1])? });
+            }
             _ => {}
         }
         // The mask follows the barrier.

@@ -12,7 +12,8 @@
 //!   its own. A warp's *main loop* is the innermost loop that is not a wait loop in which it executed most instructions
 //!   (the first of equals); warps of all blocks with the same main loop form a role, and warps that ran no loop form another.
 //! - **Sectors** are the 32-byte units of global memory. *Requested* sectors count every warp instruction (or bulk
-//!   copy) that touches one, as SM-to-L2 traffic does; *unique* ones count once a launch, as an infinite cache would.
+//!   copy) that touches one, as SM-to-L2 traffic does; *unique* ones count once a launch, as an infinite cache would. A bulk
+//!   prefetch into L2 reaches no SM: its sectors are unique ones if nobody else asks for them, and counted apart otherwise.
 
 mod hot_spots;
 mod loops;
@@ -20,7 +21,7 @@ mod recorder;
 mod roles;
 
 pub use hot_spots::HotSpot;
-pub(crate) use recorder::Recorder;
+pub(crate) use recorder::{Access, Recorder};
 
 use crate::counters::Class;
 
@@ -148,6 +149,8 @@ pub struct RegionProfile {
     pub load_sectors: u64,
     /// Requested sectors of writes.
     pub store_sectors: u64,
+    /// Requested sectors of bulk prefetches into L2.
+    pub prefetch_sectors: u64,
 }
 
 impl Profile {

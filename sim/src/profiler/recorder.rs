@@ -45,6 +45,15 @@ struct Region {
     stores: Vec<u64>,
 }
 
+/// What an access does with sectors.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Access {
+    Load,
+    Store,
+    /// Into L2 and no further.
+    Prefetch,
+}
+
 /// Gathers counts while a launch runs.
 #[derive(Debug)]
 pub(crate) struct Recorder {
@@ -117,7 +126,7 @@ impl Recorder {
         &mut self,
         (base, bytes): (u64, u64),
         sectors: impl Iterator<Item = u64>,
-        store: bool,
+        access: Access,
         bulk: Option<u32>,
     ) {
         let words = bytes.div_ceil(32).div_ceil(64) as usize;
@@ -129,11 +138,13 @@ impl Recorder {
                 unique_stores: 0,
                 load_sectors: 0,
                 store_sectors: 0,
+                prefetch_sectors: 0,
             },
             loads: vec![0; words],
             stores: vec![0; words],
         });
-        let bits = if store { &mut region.stores } else { &mut region.loads };
+        // What comes into L2 comes from memory.
+        let bits = if access == Access::Store { &mut region.stores } else { &mut region.loads };
         let mut requested = 0;
         for sector in sectors {
             let at = sector - base / 32;
@@ -141,10 +152,18 @@ impl Recorder {
             requested += 1;
         }
         let counts = &mut region.counts;
-        *(if store { &mut counts.store_sectors } else { &mut counts.load_sectors }) += requested;
+        *match access {
+            Access::Load => &mut counts.load_sectors,
+            Access::Store => &mut counts.store_sectors,
+            Access::Prefetch => &mut counts.prefetch_sectors,
+        } += requested;
         if let Some(pc) = bulk {
             let line = &mut self.lines[pc as usize];
-            *(if store { &mut line.bulk_stores } else { &mut line.bulk_loads }) += requested;
+            match access {
+                Access::Load => line.bulk_loads += requested,
+                Access::Store => line.bulk_stores += requested,
+                Access::Prefetch => {}
+            }
         }
     }
 

@@ -110,6 +110,18 @@ fn a_consumer_waits_for_its_producer() {
     assert!((0..WORDS).all(|i| ran.z[i] == 2 * i as u32 + 1000));
 }
 
+/// L2 is where all multiprocessors see the same, so what comes there early cannot be out of date.
+#[test]
+fn what_is_prefetched_early_is_not_read_early() {
+    let early = CONSUMER.replace(
+        "griddepcontrol.wait;",
+        "setp.eq.u32 %p0, %r2, 0; @%p0 cp.async.bulk.prefetch.L2.global [%y], 256; griddepcontrol.wait;",
+    );
+    let ran = chain(&[PRODUCER, &early]).unwrap();
+    assert!((0..WORDS).all(|i| ran.z[i] == 2 * i as u32 + 1000));
+    assert_eq!(ran.reports[1].counters.bulk_prefetch_bytes, 1024);
+}
+
 #[test]
 fn a_launch_alone_has_nobody_to_wait_for() {
     let ran = chain(&[PRODUCER]).unwrap();

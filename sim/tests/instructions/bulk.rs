@@ -76,6 +76,27 @@ fn misaligned_and_stray_copies_are_faults() {
     assert!(matches!(wrong.kind, FaultKind::OutOfBounds { space: "shared", .. }), "{wrong}");
 }
 
+#[test]
+fn prefetches_are_checked_and_counted() {
+    let prefetch = |operands: &str| {
+        let text = format!(
+            "setp.eq.u32 %p0, %t, 0;
+            @%p0 cp.async.bulk.prefetch.L2.global [{operands};
+            st.global.u32 [%at], 1;"
+        );
+        rig(&text).numbers(0..8192).racing()
+    };
+    let ran = prefetch("%b0+16], 1024").run().unwrap();
+    assert_eq!((ran.out, ran.report.counters.bulk_prefetch_bytes), (vec![1; 32], 1024));
+    for operands in ["%b0+8], 1024", "%b0+16], 1000"] {
+        let wrong = prefetch(operands).fault("cp.async.bulk.prefetch");
+        assert!(matches!(wrong.kind, FaultKind::Misaligned { align: 16, .. }), "{wrong}");
+    }
+    let wrong = prefetch("%b0+32704], 128").fault("cp.async.bulk.prefetch");
+    let space = "global (bulk prefetch)";
+    assert!(matches!(wrong.kind, FaultKind::OutOfBounds { space: s, .. } if s == space), "{wrong}");
+}
+
 /// Thread 0 fills two halves of shared memory and stores each as a group of its own; `wait` follows, then `after`.
 fn store(wait: &str, after: &str) -> Rig {
     rig(&format!(

@@ -345,13 +345,36 @@ fn hints_change_nothing() {
         .edit(".bulk_group [%m0", ".bulk_group.L2::cache_hint [%m0")
         .edit("], [%r0];", "], [%r0], 0x12f0000000000000;");
     assert_eq!(hinted.run().unwrap().buffers[0], case.stored());
-    let out = rig("prefetch.tensormap [%m0];
-        cp.async.bulk.prefetch.tensor.2d.L2.global.tile [%m0, {0, 0}];
-        st.global.u32 [%at], 1;")
-    .buffer(content())
-    .map(case.map())
-    .out();
-    assert_eq!(out, [1; 32]);
+}
+
+#[test]
+fn prefetches_move_nothing_but_are_counted_and_checked() {
+    let prefetch = |text: &str| {
+        rig(&format!(
+            "prefetch.tensormap [%m0];\n setp.eq.u32 %p0, %t, 0;\n {text}\n st.global.u32 [%at], 1;"
+        ))
+        .buffer(content())
+        .map(plain().map())
+        .racing()
+    };
+    let one = "@%p0 cp.async.bulk.prefetch.tensor.2d.L2.global.tile [%m0, {0, 0}];";
+    let inside = prefetch(one).run().unwrap();
+    assert_eq!(inside.out, [1; 32]);
+    let whole = inside.report.counters.bulk_prefetch_bytes;
+    assert_eq!(whole, plain().load().run().unwrap().report.counters.bulk_load_bytes);
+    assert_eq!(inside.report.counters.bulk_load_bytes, 0);
+    // What lies outside of the tensor is not fetched.
+    let half = prefetch(&one.replace("{0, 0}", "{0, -4}")).run().unwrap();
+    let outside = prefetch(&one.replace("{0, 0}", "{0, -1000}")).run().unwrap();
+    assert!((1..whole).contains(&half.report.counters.bulk_prefetch_bytes));
+    assert_eq!(outside.report.counters.bulk_prefetch_bytes, 0);
+    let hinted = one.replace("tile [", "tile.L2::cache_hint [").replace("];", "], 0x12f0000000000000;");
+    assert_eq!(prefetch(&hinted).out(), [1; 32]);
+
+    let wrong = prefetch(&one.replace("2d", "1d").replace("{0, 0}", "{0}")).fault("cp.async.bulk.prefetch");
+    assert!(matches!(wrong.kind, FaultKind::Descriptor(ref what) if what.contains("rank 2")), "{wrong}");
+    let bent = prefetch(&format!("add.u64 %rd9, %m0, 32;\n {}", one.replace("%m0", "%rd9")));
+    assert!(matches!(bent.fault("cp.async.bulk.prefetch").kind, FaultKind::Misaligned { align: 64, .. }));
 }
 
 #[test]
