@@ -393,4 +393,33 @@ struct NgMergeParams {
 };
 static_assert(sizeof(NgMergeParams) == 152 && __builtin_offsetof(NgMergeParams, rows) == 120, "NgMergeParams");
 
+// out[token, n] = scale[n] * sum over heads of weight[token, head] * relu(q[token, head] . k[n]) for the keys n that a token
+// sees. Keys in one row are a single page.
+struct NgIndexerLogitsParams {
+    NgTensorMap query;   // e4m3 [batch, tokens, heads, 128]
+    NgTensorMap keys;    // e4m3 [cache_pages, page_tokens, 128]
+    NgTensorMap scales;  // f32 [cache_pages, page_tokens]
+    uint64_t weights;     // f32 [batch, tokens, heads]
+    uint64_t starts;      // i32 [tokens], or 0: a token's keys start at 0
+    uint64_t ends;        // i32 [tokens], or 0: they end at `columns`; with pages i32 [batch], the sequences' lengths
+    uint64_t page_table;  // i32 [batch, table_pages]
+    uint64_t out;         // f32 [batch * tokens, columns]
+    uint64_t status;
+    int64_t weights_batch_stride;
+    int64_t weights_token_stride;
+    int64_t table_stride;
+    int64_t out_row_stride;
+    uint32_t batch;
+    uint32_t tokens;
+    uint32_t heads;
+    uint32_t padded_heads;  // 32 or 64
+    uint32_t columns;
+    uint32_t page_tokens;  // keys in one row: 64
+    uint32_t cache_pages;
+    uint32_t chunks;       // parts of a row of keys, for as many blocks
+    uint32_t chunk_tiles;  // tiles of a part
+    uint32_t reserved[3];
+};
+static_assert(sizeof(NgIndexerLogitsParams) == 512 && __builtin_offsetof(NgIndexerLogitsParams, batch) == 464, "NgIndexerLogitsParams");
+
 #endif

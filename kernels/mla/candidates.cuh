@@ -2,6 +2,7 @@
 #pragma once
 #include <stdint.h>
 
+#include "mla/scan.cuh"
 #include "ptx/convert.cuh"
 #include "ptx/warp.cuh"
 
@@ -34,17 +35,6 @@ __device__ __forceinline__ uint32_t key_of(float score) {
 __device__ __forceinline__ float score_of(uint32_t key) {
     if (key == 0) return ptx::f32_from_bits(0xff800000u);
     return ptx::f32_from_bits(key ^ (~uint32_t(int32_t(key) >> 31) | 0x80000000u));
-}
-
-// Sums over the lanes up to this one.
-__device__ __forceinline__ uint32_t scan_warp(uint32_t value) {
-    const uint32_t lane = ptx::lane_id();
-#pragma unroll
-    for (uint32_t delta = 1; delta < 32; delta *= 2) {
-        const uint32_t other = ptx::shuffle_up(value, delta);
-        if (lane >= delta) value += other;
-    }
-    return value;
 }
 
 // The k-th largest key, and how many of the keys that are equal to it belong to the k.

@@ -862,3 +862,38 @@ parameters!(NgMergeParams, 152, {
     out_type: 144,
     vectorised: 148,
 });
+
+/// Parameters of the kernels `indexer_logits…`.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub(crate) struct NgIndexerLogitsParams {
+    pub(crate) query: NgTensorMap,
+    pub(crate) keys: NgTensorMap,
+    pub(crate) scales: NgTensorMap,
+    pub(crate) weights: u64,
+    pub(crate) starts: u64,
+    pub(crate) ends: u64,
+    pub(crate) page_table: u64,
+    pub(crate) out: u64,
+    pub(crate) status: u64,
+    pub(crate) weights_batch_stride: i64,
+    pub(crate) weights_token_stride: i64,
+    pub(crate) table_stride: i64,
+    pub(crate) out_row_stride: i64,
+    pub(crate) batch: u32,
+    pub(crate) tokens: u32,
+    pub(crate) heads: u32,
+    pub(crate) padded_heads: u32,
+    pub(crate) columns: u32,
+    pub(crate) page_tokens: u32,
+    pub(crate) cache_pages: u32,
+    pub(crate) chunks: u32,
+    pub(crate) chunk_tiles: u32,
+    pub(crate) reserved: [u32; 3],
+}
+parameters!(NgIndexerLogitsParams, 512, {
+    query: 0, keys: 128, scales: 256, weights: 384, starts: 392, ends: 400, page_table: 408, out: 416, status: 424,
+    weights_batch_stride: 432, weights_token_stride: 440, table_stride: 448, out_row_stride: 456, batch: 464, tokens: 468,
+    heads: 472, padded_heads: 476, columns: 480, page_tokens: 484, cache_pages: 488, chunks: 492, chunk_tiles: 496,
+    reserved: 500,
+});

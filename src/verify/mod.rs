@@ -184,6 +184,7 @@ pub fn cases() -> Vec<Case> {
         rope::cases,
         latent_cache::cases,
         mla::cases,
+        mla::indexer::cases,
         mla::top_k::cases,
     ];
     families.iter().flat_map(|cases| cases()).collect()

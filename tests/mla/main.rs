@@ -4,6 +4,7 @@ mod attention;
 mod cache;
 #[path = "../common/mod.rs"]
 mod common;
+mod indexer;
 mod merge;
 mod properties;
 mod top_k;

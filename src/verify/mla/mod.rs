@@ -5,6 +5,7 @@
 
 mod cases;
 mod exact;
+pub mod indexer;
 mod merge;
 pub mod properties;
 pub mod top_k;

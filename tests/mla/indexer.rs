@@ -1,0 +1,117 @@
+//! The lightning indexer.
+
+use crate::common::{config, device, device_under};
+use narrowgauge::mla::{IndexerLogits, IndexerPages, PagedIndexerLogits};
+use narrowgauge::verify::mla::indexer::{IndexerCheck, Operands};
+use narrowgauge::verify::{Source, under_every_schedule};
+use narrowgauge::{E4m3, Error, Fp8Rows, Result, Tensor};
+use proptest::prelude::*;
+
+/// Heads, tokens and keys about what fills a tile, in one row and in pages of every size.
+#[test]
+#[cfg_attr(not(ng_kernels), ignore = "needs compiled kernels: run cargo xtask setup")]
+fn shapes_at_the_tiles_edges() {
+    let device = device();
+    let checked = |check: IndexerCheck| {
+        check.check(&device, 3).unwrap_or_else(|error| panic!("{error}"));
+    };
+    for (tokens, heads, keys) in
+        [(1, 1, 1), (4, 64, 128), (5, 64, 129), (8, 32, 127), (9, 33, 64), (3, 31, 257)]
+    {
+        checked(IndexerCheck::prefill(tokens, heads, keys));
+    }
+    for page_tokens in [32, 64, 128] {
+        for (tokens, heads, keys) in
+            [(1, 64, 257), (1, 32, 255), (2, 32, 256), (2, 64, 64), (3, 64, 65), (5, 32, 513)]
+        {
+            checked(IndexerCheck { page_tokens, ..IndexerCheck::decode(2, tokens, heads, keys) });
+        }
+    }
+}
+
+/// More tiles than blocks, and more sequences than lanes, so that blocks begin inside of sequences.
+#[test]
+#[cfg_attr(not(ng_kernels), ignore = "needs compiled kernels: run cargo xtask setup")]
+fn blocks_share_many_sequences() {
+    let device = device();
+    for (batch, keys) in [(40, 300), (3, 12_000)] {
+        let check = IndexerCheck { operands: Operands::Integers, ..IndexerCheck::decode(batch, 1, 4, keys) };
+        check.check(&device, 4).unwrap_or_else(|error| panic!("{error}"));
+    }
+}
+
+/// Long rows of keys are cut into chunks.
+#[test]
+#[cfg_attr(not(ng_kernels), ignore = "needs compiled kernels: run cargo xtask setup")]
+fn chunks_join() {
+    let check = IndexerCheck { operands: Operands::Integers, ..IndexerCheck::prefill(9, 4, 5000) };
+    check.check(&device(), 5).unwrap_or_else(|error| panic!("{error}"));
+}
+
+#[test]
+#[cfg_attr(not(ng_kernels), ignore = "needs compiled kernels: run cargo xtask setup")]
+fn every_schedule_gives_logits_within_the_bound() {
+    for check in [IndexerCheck::prefill(5, 64, 1200), IndexerCheck::decode(2, 2, 64, 1500)] {
+        let check = IndexerCheck { operands: Operands::Integers, ..check };
+        under_every_schedule(&device(), |device| check.check(device, 6)).unwrap();
+    }
+}
+
+proptest! {
+    #![proptest_config(config(12))]
+
+    #[test]
+    #[cfg_attr(not(ng_kernels), ignore = "needs compiled kernels: run cargo xtask setup")]
+    fn drawn_logits(seed: u64) {
+        let check = IndexerCheck::draw(&mut Source::new(seed));
+        check.check(&device_under(seed), seed).map_err(TestCaseError::fail)?;
+    }
+}
+
+#[test]
+#[cfg_attr(not(ng_kernels), ignore = "needs compiled kernels: run cargo xtask setup")]
+fn bad_arguments_are_named() {
+    let device = device();
+    let stream = device.stream();
+    let wrong = |result: Result<()>| match result {
+        Err(Error::Argument { argument, .. }) => argument,
+        other => panic!("{other:?}"),
+    };
+    let codes = |shape: &[usize]| device.zeros::<E4m3>(shape).unwrap();
+    let floats = |shape: &[usize]| device.zeros::<f32>(shape).unwrap();
+    let integers = |shape: &[usize]| device.zeros::<i32>(shape).unwrap();
+    let rows = |shape: &[usize]| Fp8Rows::per_row(codes(shape), floats(&shape[..shape.len() - 1])).unwrap();
+    let (q, keys, weights, out) =
+        (codes(&[3, 64, 128]), rows(&[100, 128]), floats(&[3, 64]), floats(&[3, 100]));
+    let prefill = |q: &Tensor<E4m3>, keys: &Fp8Rows, weights: &Tensor<f32>, out: &Tensor<f32>| {
+        wrong(IndexerLogits::new(q, keys, weights, out).launch(&stream))
+    };
+    assert_eq!(prefill(&codes(&[3, 64, 64]), &keys, &weights, &out), "q");
+    assert_eq!(prefill(&codes(&[3, 65, 128]), &keys, &floats(&[3, 65]), &out), "q");
+    assert_eq!(prefill(&q, &rows(&[100, 64]), &weights, &out), "keys");
+    assert_eq!(prefill(&q, &rows(&[101, 128]).slice_rows(1..101).unwrap(), &weights, &out), "keys");
+    assert_eq!(prefill(&q, &keys, &floats(&[3, 63]), &out), "weights");
+    assert_eq!(prefill(&q, &keys, &weights, &floats(&[3, 99])), "out");
+    let plain = IndexerLogits::new(&q, &keys, &weights, &out);
+    assert_eq!(wrong(plain.starts(&integers(&[2])).launch(&stream)), "starts");
+    assert_eq!(wrong(plain.ends(&integers(&[4])).launch(&stream)), "ends");
+    plain.ends(&integers(&[3])).launch(&stream).unwrap();
+
+    let (q, weights, out) = (codes(&[3, 2, 64, 128]), floats(&[3, 2, 64]), floats(&[6, 100]));
+    let (table, lengths) = (integers(&[3, 2]), integers(&[3]));
+    let decode = |keys: &Fp8Rows, table: &Tensor<i32>, lengths: &Tensor<i32>, out: &Tensor<f32>| {
+        wrong(
+            PagedIndexerLogits::new(&q, IndexerPages::new(keys, table, lengths), &weights, out)
+                .launch(&stream),
+        )
+    };
+    let keys = rows(&[5, 64, 128]);
+    assert_eq!(decode(&rows(&[5, 48, 128]), &table, &lengths, &out), "keys");
+    assert_eq!(decode(&rows(&[320, 128]), &table, &lengths, &out), "keys");
+    assert_eq!(decode(&keys, &integers(&[3, 1]), &lengths, &out), "out");
+    assert_eq!(decode(&keys, &integers(&[2, 2]), &lengths, &out), "table");
+    assert_eq!(decode(&keys, &table, &integers(&[2]), &out), "lengths");
+    assert_eq!(decode(&keys, &table, &lengths, &floats(&[3, 100])), "out");
+    let pages = IndexerPages::new(&keys, &table, &lengths);
+    PagedIndexerLogits::new(&q, pages, &weights, &out).launch(&stream).unwrap();
+}
