@@ -289,53 +289,86 @@ static_assert(sizeof(NgFp8GemmParams) == 512 && __builtin_offsetof(NgFp8GemmPara
 
 // Columns of the output: the latent part of a cached token.
 #define NG_MLA_LATENT 512
-// Dynamic shared memory of the attention kernel.
-#define NG_MLA_SHARED_BYTES 230464
 
-// Entries with SPLIT=0 write `output` and `lse`, those with SPLIT=1 the partials.
+// The decode kernels. A group is 64 * `cluster` rows (query token * heads + head) of one sequence, a block 64 tokens.
 struct NgMlaAttentionParams {
-    NgTensorMap query;   // bf16 [batch, tokens * heads, 576]
-    NgTensorMap cache;   // bf16 [cache_pages, 64, 576]
-    NgTensorMap output;  // bf16 [batch, tokens * heads, 512]
-    uint64_t page_table;  // i32 [batch, table_pages]
-    uint64_t lengths;     // i32 [batch]
-    uint64_t lse;         // f32 [batch, heads, tokens], or null
-    uint64_t partial_output;      // f32 [splits, batch, tokens * heads, 512], not normalised
-    uint64_t partial_statistics;  // f32 [splits, batch, tokens * heads, 2]: maximum of the raw scores, sum
+    NgTensorMap query;  // 16-bit [batch, tokens * heads, 576], or [1, query_tokens * heads, 576] with query_offsets
+    NgTensorMap cache;  // 16-bit [cache_pages, 9, page_tokens, 64]
+    uint64_t page_table;     // i32 [batch, table_tokens / page_tokens]
+    uint64_t lengths;        // i32 [batch]
+    uint64_t query_offsets;  // i32 [batch + 1], or null: every sequence has `tokens` query tokens
+    uint64_t sinks;          // f32 [heads], or null
+    uint64_t cuts;           // i32 [workers + 1, 2]: group and block where a worker begins; or null: `pieces` of every group
+    uint64_t output;         // 16-bit [.., 512]
+    uint64_t lse;            // f32, or null
+    uint64_t partial_output;      // f32 [slots, 64 * cluster, 512], not normalised
+    uint64_t partial_statistics;  // f32 [slots, 64 * cluster, 2]: reference among the raw scores, sum
     uint64_t status;
     int64_t table_stride;
-    int64_t lse_batch_stride;
-    int64_t lse_head_stride;
-    int64_t lse_token_stride;
-    int32_t batch;
-    int32_t tokens;
-    int32_t heads;
-    int32_t table_pages;
-    int32_t cache_pages;
-    int32_t splits;
-    float scale;
-    float scale_log2;  // scale * log2(e)
-};
-static_assert(sizeof(NgMlaAttentionParams) == 512 && __builtin_offsetof(NgMlaAttentionParams, batch) == 464, "NgMlaAttentionParams");
-
-struct NgMlaCombineParams {
-    uint64_t partial_output;
-    uint64_t partial_statistics;
-    uint64_t output;
-    uint64_t lse;
     int64_t output_batch_stride;
     int64_t output_row_stride;
     int64_t lse_batch_stride;
     int64_t lse_head_stride;
     int64_t lse_token_stride;
+    int32_t tokens;        // most query tokens of a sequence
+    int32_t query_tokens;  // of all sequences
+    int32_t heads;
+    int32_t groups;  // of a sequence
+    int32_t cluster;
+    int32_t table_tokens;
+    int32_t page_shift;  // log2 of a page's tokens
+    int32_t cache_pages;
+    int32_t pieces;
+    int32_t piece_blocks;  // of each piece, or 0: equal pieces
+    int32_t causal;
+    float scale;
+    float scale_log2;  // scale * log2(e)
+};
+static_assert(sizeof(NgMlaAttentionParams) == 512 && __builtin_offsetof(NgMlaAttentionParams, tokens) == 384, "NgMlaAttentionParams");
+
+struct NgMlaScheduleParams {
+    uint64_t lengths;
+    uint64_t query_offsets;
+    uint64_t cuts;
     int32_t batch;
     int32_t tokens;
+    int32_t query_tokens;
     int32_t heads;
-    int32_t splits;
+    int32_t groups;
+    int32_t cluster;
+    int32_t table_tokens;
+    int32_t causal;
+    int32_t workers;
+};
+static_assert(sizeof(NgMlaScheduleParams) == 64 && __builtin_offsetof(NgMlaScheduleParams, batch) == 24, "NgMlaScheduleParams");
+
+struct NgMlaCombineParams {
+    uint64_t lengths;
+    uint64_t query_offsets;
+    uint64_t sinks;
+    uint64_t cuts;
+    uint64_t output;
+    uint64_t lse;
+    uint64_t partial_output;
+    uint64_t partial_statistics;
+    int64_t output_batch_stride;
+    int64_t output_row_stride;
+    int64_t lse_batch_stride;
+    int64_t lse_head_stride;
+    int64_t lse_token_stride;
+    int32_t tokens;
+    int32_t query_tokens;
+    int32_t heads;
+    int32_t groups;
+    int32_t cluster;
+    int32_t table_tokens;
+    int32_t pieces;
+    int32_t piece_blocks;
+    int32_t causal;
     float scale;
     float scale_log2;
 };
-static_assert(sizeof(NgMlaCombineParams) == 96 && __builtin_offsetof(NgMlaCombineParams, batch) == 72, "NgMlaCombineParams");
+static_assert(sizeof(NgMlaCombineParams) == 152 && __builtin_offsetof(NgMlaCombineParams, tokens) == 104, "NgMlaCombineParams");
 
 // ---- lightning indexer ----
 

@@ -1,16 +1,20 @@
-// Multi-head latent attention in absorbed form over a paged bf16 latent cache.
+// Multi-head latent attention in absorbed form over a paged 16-bit latent cache (QUERY_F16 says which), 64 rows a block of threads.
 //
-// One block: 64 rows (query token x head, flattened) of one sequence and one split of its pages. Two consumer
-// warpgroups and a producer, of which one thread works. Per page, each consumer computes the scores of 32 of the 64 keys, both exchange row
-// maxima and probabilities through shared memory, and each accumulates 256 of the 512 output columns. The values are
-// the first 512 columns of the keys' tile, read as an MN-major operand.
+// Two consumer warpgroups and a producer. Blocks of 64 tokens go to the two halves of shared memory in turn. The first
+// warpgroup makes the scores and weights of the even blocks, the second those of the odd ones, half a step later, so that
+// one's exponentials hide behind the other's products. Each accumulates 256 of the 512 output columns over all blocks: its
+// own weights come from registers, the other's from shared memory, where they take the place of the rotary columns that
+// the scores are done with. The values are the first 512 columns of the tokens, read as an MN-major operand.
+//
+// In a cluster of two, each block of threads has 64 rows of its own and copies half of every block of tokens to both.
 #include "abi.h"
-#include "mla/softmax.cuh"
-#include "ptx/convert.cuh"
+#include "mla/answer.cuh"
+#include "mla/decode.cuh"
+#include "mla/pages.cuh"
+#include "mla/scores.cuh"
+#include "ptx/cluster.cuh"
 #include "ptx/fence.cuh"
 #include "ptx/grid.cuh"
-#include "ptx/math.cuh"
-#include "ptx/matrix.cuh"
 #include "ptx/mbarrier.cuh"
 #include "ptx/memory.cuh"
 #include "ptx/registers.cuh"
@@ -18,299 +22,390 @@
 #include "ptx/warp.cuh"
 #include "ptx/wgmma.cuh"
 #include "tile/descriptor.cuh"
-#include "tile/pipeline.cuh"
-#include "tile/swizzle.cuh"
 
 namespace {
 
 using namespace ng;
 
-constexpr int kRows = 64;
-constexpr int kPage = 64;
-constexpr int kHalf = kPage / 2;
-constexpr int kTiles = 9;        // of 64 columns: 8 latent, 1 rope
-constexpr int kValueTiles = 8;
-constexpr int kStages = 2;
-constexpr uint32_t kConsumers = 256;
+constexpr int kTiles = 9;       // of 64 columns: 8 latent, 1 rotary
+constexpr int kRotary = 8;
 constexpr uint32_t kTileBytes = 64 * 128;
-constexpr uint32_t kPageBytes = kTiles * kTileBytes;
+constexpr uint32_t kBlockBytes = kTiles * kTileBytes;
+constexpr uint32_t kConsumers = 256;
+constexpr uint32_t kThreads = kConsumers + 128;
+static_assert(kThreads == THREADS, "the launch has other threads");
 
 constexpr uint32_t kQueryAt = 0;
-constexpr uint32_t kKeysAt = kQueryAt + kPageBytes;
-constexpr uint32_t kProbabilitiesAt = kKeysAt + kStages * kPageBytes;
-constexpr uint32_t kStatisticsAt = kProbabilitiesAt + kTileBytes;
-constexpr uint32_t kUsableAt = kStatisticsAt + 2 * kRows * 4;
-constexpr uint32_t kPipelineAt = kUsableAt + 16;
-constexpr uint32_t kQueryBarrierAt = kPipelineAt + tile::Pipeline<kStages>::kBytes;
-constexpr uint32_t kSharedBytes = kQueryBarrierAt + 8;
-static_assert(kSharedBytes <= NG_MLA_SHARED_BYTES, "the host reserves less shared memory than the kernel uses");
+constexpr uint32_t kTokensAt = kQueryAt + kBlockBytes;
+constexpr uint32_t kReferencesAt = kTokensAt + 2 * kBlockBytes;  // of each warpgroup
+constexpr uint32_t kSumsAt = kReferencesAt + 2 * mla::kRows * 4;  // of each warpgroup, for this piece and the one before
+constexpr uint32_t kUsableAt = kSumsAt + 4 * mla::kRows * 4;     // a bit for each token of each half
+constexpr uint32_t kBarriersAt = kUsableAt + 16;
+constexpr uint32_t kSharedBytes = kBarriersAt + 10 * 8;
+static_assert(kSharedBytes == SHARED, "the launch gives other shared memory");
 
-enum Barrier : uint32_t { kMaximaReady = 1, kProbabilitiesReady, kOutputReady };
+// A half holds its tiles in two parts, which are freed at different times: the four value tiles that its own warpgroup
+// multiplies first, and the other four with the rotary tile, later the weights.
+__host__ __device__ constexpr int tile_of(int half, int part, int i) {
+    return part == 1 && i == 4 ? kRotary : (half ^ part) * 4 + i;
+}
+
+struct Shared {
+    uint32_t base;
+
+    __device__ __forceinline__ uint32_t tile(int half, int i) const {
+        return base + kTokensAt + half * kBlockBytes + i * kTileBytes;
+    }
+    __device__ __forceinline__ uint32_t weights(int half) const { return tile(half, kRotary); }
+    __device__ __forceinline__ uint32_t full(int half, int part) const { return base + kBarriersAt + (half * 2 + part) * 8; }
+    __device__ __forceinline__ uint32_t empty(int half, int part) const { return full(half, part) + 4 * 8; }
+    __device__ __forceinline__ uint32_t query_full() const { return base + kBarriersAt + 8 * 8; }
+    __device__ __forceinline__ uint32_t query_empty() const { return base + kBarriersAt + 9 * 8; }
+};
+
+enum NamedBarrier : uint32_t { kWeightsReady = 1, kGroupReady = 3, kSumsReady = 5 };
 
 extern __shared__ __align__(1024) uint8_t shared[];
 
-// What this block does; the same in all its threads.
-struct Work {
-    int32_t batch, split, row, rows;
-    int32_t length;
-    int32_t first_page, end_page;
-    uint32_t status;
-
-    __device__ __forceinline__ explicit Work(const NgMlaAttentionParams& p) {
-        rows = p.tokens * p.heads;
-        const uint32_t tiles = (static_cast<uint32_t>(rows) + kRows - 1) / kRows;
-        const uint32_t outer = blockIdx.x / tiles;
-        row = static_cast<int32_t>(blockIdx.x % tiles) * kRows;
-        split = static_cast<int32_t>(outer % p.splits);
-        batch = static_cast<int32_t>(outer / p.splits);
-
-        const int32_t capacity = p.table_pages * kPage;
-        const int32_t given = reinterpret_cast<const int32_t*>(p.lengths)[batch];
-        length = min(max(given, 0), capacity);
-        status = given != length ? NG_STATUS_BAD_LENGTH : 0;
-
-        // Pages past the last row's last key are never loaded.
-        const int32_t keys = visible(p, min(row + kRows, rows) - 1);
-        const int32_t pages = (max(keys, 0) + kPage - 1) / kPage;
-        const int32_t share = (pages + p.splits - 1) / p.splits;
-        first_page = min(share * split, pages);
-        end_page = min(first_page + share, pages);
-    }
-
-    // Number of keys that a row may see; none where not positive.
-    __device__ __forceinline__ int32_t visible(const NgMlaAttentionParams& p, int32_t at) const {
-        return at < rows ? length - p.tokens + at / p.heads + 1 : 0;
-    }
-};
-
-__device__ __forceinline__ void produce(const NgMlaAttentionParams& p, const Work& work, uint32_t base,
-                                        tile::Pipeline<kStages> pipeline) {
-    uint32_t status = work.status;
-    if (work.first_page < work.end_page) {
-        const uint32_t barrier = base + kQueryBarrierAt;
-        ptx::mbarrier_arrive_expect_tx(barrier, kPageBytes);
-        for (int i = 0; i < kTiles; ++i)
-            ptx::tma_load_3d(base + kQueryAt + i * kTileBytes, &p.query, barrier, i * 64, work.row, work.batch);
-    }
-    const int32_t* table = reinterpret_cast<const int32_t*>(p.page_table) + work.batch * p.table_stride;
-    int32_t* usable = reinterpret_cast<int32_t*>(shared + kUsableAt);
-    tile::PipelinePosition<kStages> at;
-    for (int32_t page = work.first_page; page < work.end_page; ++page) {
-        const int32_t id = table[page];
-        const bool mapped = id >= 0 && id < p.cache_pages;
-        if (!mapped) status |= NG_STATUS_BAD_PAGE;
-        const int32_t left = work.length - page * kPage;
-        pipeline.wait_empty(at);
-        usable[at.stage] = mapped ? min(left, kPage) : 0;
-        ptx::mbarrier_arrive_expect_tx(pipeline.full(at.stage), kPageBytes);
-        // Out of range in the page dimension, the copy fills with zeros: an unmapped page has keys that nobody sees.
-        const uint32_t to = base + kKeysAt + at.stage * kPageBytes;
-        for (int i = 0; i < kTiles; ++i)
-            ptx::tma_load_3d(to + i * kTileBytes, &p.cache, pipeline.full(at.stage), i * 64, 0, mapped ? id : -1);
-        at.advance();
+// One warp for each half; the first also copies the queries.
+__device__ __forceinline__ void produce(const NgMlaAttentionParams& p, Shared at, int32_t worker, uint32_t rank) {
+    const uint32_t lane = threadIdx.x % 32;
+    const uint32_t half = threadIdx.x / 32 % 2;
+    const mla::PagedBlocks<CLUSTER> pages(p, rank, lane);
+    uint32_t phase = 0, query_phase = 0, status = 0;
+    mla::Pieces pieces(p, worker);
+    while (pieces.next(p)) {
+        const mla::Group group(p, pieces.group);
+        status |= group.sequence.status;
+        if (!pieces.takes(p, group) || pieces.begin == pieces.end) continue;
+        if (half == 0) {
+            ptx::mbarrier_wait_parity(at.query_empty(), query_phase ^ 1);
+            query_phase ^= 1;
+            if (lane == 0) ptx::mbarrier_arrive_expect_tx(at.query_full(), kBlockBytes);
+            ptx::warp_barrier();
+            const bool packed = p.query_offsets != 0;
+            const int32_t row = (packed ? group.sequence.first * p.heads : 0) + group.row + rank * mla::kRows;
+            if (lane < kTiles)
+                ptx::tma_load_3d(at.base + kQueryAt + lane * kTileBytes, &p.query, at.query_full(), lane * 64, row,
+                                 packed ? 0 : group.sequence.batch);
+        }
+        for (int32_t block = pieces.begin + half; block < pieces.end; block += 2) {
+            const mla::BlockPages ids = pages.find(p, group.sequence, block);
+#pragma unroll
+            for (int part = 0; part < 2; ++part) {
+                const uint32_t full = at.full(half, part);
+                if constexpr (CLUSTER == 1) {
+                    ptx::mbarrier_wait_parity(at.empty(half, part), phase ^ 1);
+                } else {
+                    ptx::cluster_mbarrier_wait_parity(at.empty(half, part), phase ^ 1);
+                }
+                if (part == 0) {
+                    uint64_t usable;
+                    status |= pages.check(p, group.sequence, block, ids, usable);
+                    if (lane == 0) *reinterpret_cast<uint64_t*>(shared + kUsableAt + half * 8) = usable;
+                }
+                const int tiles = 4 + part;
+                if (lane == 0) ptx::mbarrier_arrive_expect_tx(full, tiles * kTileBytes);
+                ptx::warp_barrier();
+                pages.copy(p, ids, block, tiles, full, [&](int i) {
+                    const int index = part == 1 && i == 4 ? kRotary : static_cast<int>(half ^ part) * 4 + i;
+                    return mla::Tile{at.tile(half, index), index};
+                });
+            }
+            phase ^= 1;
+        }
     }
     if (status != 0) ptx::report_status(reinterpret_cast<uint32_t*>(p.status), status);
 }
 
-// Stores the 16 x (8 * Octets) accumulators of a warp as bf16 into a 128-byte swizzled tile of 64 columns.
-template <int Octets>
-__device__ __forceinline__ void store_fragment(uint32_t tile, uint32_t warp, uint32_t lane, uint32_t first_octet,
-                                               const float* values) {
-    const uint32_t row = 16 * warp + (lane & 15);
-#pragma unroll
-    for (uint32_t i = 0; i < Octets; i += 2) {
-        const float* v = values + 4 * i;
-        ptx::stmatrix_x4(tile + tile::swizzle_128(row * 128 + (first_octet + i + (lane >> 4)) * 16),
-                         ptx::bf16x2_from_f32(v[0], v[1]), ptx::bf16x2_from_f32(v[2], v[3]), ptx::bf16x2_from_f32(v[4], v[5]),
-                         ptx::bf16x2_from_f32(v[6], v[7]));
+// Frees a part of a half in every block of the cluster, whose copies it is part of.
+__device__ __forceinline__ void release(Shared at, int half, int part, uint32_t lane) {
+    ptx::warp_barrier();
+    if constexpr (CLUSTER == 1) {
+        if (lane == 0) ptx::mbarrier_arrive(at.empty(half, part));
+    } else {
+        if (lane < CLUSTER) ptx::cluster_mbarrier_release(ptx::cluster_address(at.empty(half, part), lane));
     }
 }
 
-__device__ __forceinline__ void consume(const NgMlaAttentionParams& p, const Work& work, uint32_t base,
-                                        tile::Pipeline<kStages> pipeline) {
-    const uint32_t group = threadIdx.x / 128;
-    const uint32_t thread = threadIdx.x % 128;
-    const uint32_t warp = thread / 32;
-    const uint32_t lane = thread % 32;
-    const uint32_t row0 = 16 * warp + lane / 4;
-    const uint32_t row1 = row0 + 8;
-    // Of each warpgroup and row: a page's maxima, and in the end the sums.
-    float* statistics = reinterpret_cast<float*>(shared + kStatisticsAt);
-    const int32_t* usable = reinterpret_cast<const int32_t*>(shared + kUsableAt);
+// The lower word of a descriptor, found anew wherever it is used: kept for every product, they would fill the register file.
+__device__ __forceinline__ uint32_t lower_word(uint32_t address, uint32_t leading) {
+    return ptx::warp_uniform((address & 0x3FFFF) >> 4 | (leading >> 4) << 16);
+}
 
-    const int32_t visible0 = work.visible(p, work.row + row0);
-    const int32_t visible1 = work.visible(p, work.row + row1);
-    mla::RowState state0, state1;
-    float output[128];
+// Starts the scores of the tokens in a half, as they arrive.
+template <int Half>
+__device__ __forceinline__ void start_scores(Shared at, float (&scores)[32], uint32_t phase) {
+    const uint32_t query = lower_word(at.base + kQueryAt, 16);
+    const uint32_t tokens = query + (kTokensAt + Half * kBlockBytes - kQueryAt) / 16;
 #pragma unroll
-    for (int i = 0; i < 128; ++i) output[i] = 0.0f;
-
-    const uint64_t query = tile::descriptor_k_major_128(base + kQueryAt);
-    const uint64_t probabilities = tile::descriptor_k_major_128(base + kProbabilitiesAt);
-    if (work.first_page < work.end_page) ptx::mbarrier_wait_parity(base + kQueryBarrierAt, 0);
-
-    tile::PipelinePosition<kStages> at;
-    for (int32_t page = work.first_page; page < work.end_page; ++page) {
-        pipeline.wait_full(at);
-        const uint32_t stage = base + kKeysAt + at.stage * kPageBytes;
-        const int32_t mapped = usable[at.stage];
-
-        float scores[16];
-#pragma unroll
-        for (int i = 0; i < 16; ++i) scores[i] = 0.0f;
-        const uint64_t keys = tile::descriptor_k_major_128(stage + group * kHalf * 128);
-        ptx::pin_registers(scores);
+    for (int part = 0; part < 2; ++part) {
+        // Of a uniform loop the assembler knows that accumulators may be in flight around it.
+        while (!ptx::any(ptx::mbarrier_try_wait_parity(at.full(Half, part), phase))) {
+        }
+        if (part == 0) ptx::pin_registers(scores);
         ptx::wgmma_fence();
 #pragma unroll
-        for (int i = 0; i < kTiles; ++i) {
+        for (int i = 0; i < 4 + part; ++i) {
 #pragma unroll
             for (int k = 0; k < 4; ++k) {
-                const uint32_t offset = i * kTileBytes + k * 32;
-                ptx::Wgmma<kHalf>::bf16<0, 0>(scores, tile::descriptor_advance(query, offset),
-                                              tile::descriptor_advance(keys, offset), 1);
+                const uint32_t offset = tile_of(Half, part, i) * kTileBytes + k * 32;
+                ptx::wgmma_half<64, QUERY_F16, 0, 0>(scores, tile::descriptor_of(query + offset / 16),
+                                                     tile::descriptor_of(tokens + offset / 16), part + i + k != 0);
             }
         }
-        ptx::wgmma_commit_group();
-        ptx::wgmma_wait_group<0>();
-        ptx::pin_registers(scores);
+    }
+    ptx::wgmma_commit_group();
+}
 
-        // The cache past the last key may hold anything, NaN too, and 0 * NaN is NaN: this warpgroup's share of those
-        // rows becomes zero before either reads them as values.
-        if (mapped > 0 && mapped < kPage) {
-            const int32_t first = mapped - static_cast<int32_t>(group) * kHalf;
-            for (int32_t row = max(first, 0) + thread / 64; row < kHalf; row += 2) {
-                const uint32_t chunk = thread % 64;
-                *reinterpret_cast<uint4*>(shared + kKeysAt + at.stage * kPageBytes + (chunk / 8) * kTileBytes +
-                                          (group * kHalf + row) * 128 + (chunk % 8) * 16) = uint4{};
-            }
-        }
+// The values of a half that a warpgroup accumulates columns of, 16 tokens after 16: MN-major, blocks of 64 columns a tile apart.
+constexpr uint32_t kValueStep = 16 * 128;
 
-        const int32_t before = page * kPage;
-        const int32_t end0 = min(mapped, visible0 - before) - static_cast<int32_t>(group) * kHalf;
-        const int32_t end1 = min(mapped, visible1 - before) - static_cast<int32_t>(group) * kHalf;
-        float maximum0 = -mla::kInfinity, maximum1 = -mla::kInfinity;
-#pragma unroll
-        for (int i = 0; i < 16; ++i) {
-            const int32_t key = 8 * (i / 4) + 2 * static_cast<int32_t>(lane % 4) + i % 2;
-            const bool second = i % 4 >= 2;
-            scores[i] = key < (second ? end1 : end0) ? mla::finite(scores[i]) : -mla::kInfinity;
-            if (second)
-                maximum1 = ptx::maximum(maximum1, scores[i]);
-            else
-                maximum0 = ptx::maximum(maximum0, scores[i]);
+template <int Warpgroup>
+struct Consumer {
+    const NgMlaAttentionParams& p;
+    const Shared at;
+    const uint32_t warp, lane;
+    float* const references;
+
+    float scores[32];
+    float output[128];
+    mla::RowPair rows;
+    int32_t visible[2];
+    int32_t all_visible;  // tokens that every row sees
+
+    __device__ __forceinline__ Consumer(const NgMlaAttentionParams& p, Shared at)
+        : p(p), at(at), warp(threadIdx.x / 32 % 4), lane(threadIdx.x % 32),
+          references(reinterpret_cast<float*>(shared + kReferencesAt) + 16 * warp + lane / 4) {}
+
+    // Accumulators are changed only while none are in flight, which is seldom enough.
+    __device__ __forceinline__ void follow(const float (&reference)[2]) {
+        if (!rows.differs(reference)) return;
+        float rescale[2];
+        rows.follow(reference, p.scale_log2, rescale);
+        mla::rescale_rows(output, rescale);
+    }
+
+    // The other warpgroup's reference.
+    __device__ __forceinline__ void follow_other() {
+        const float* other = references + (1 - Warpgroup) * mla::kRows;
+        const float reference[2] = {other[0], other[8]};
+        follow(reference);
+    }
+
+    // Scores of a block, which are there, to weights: in registers, and for the other warpgroup in shared memory. What was
+    // accumulated is still relative to the references before.
+    __device__ __forceinline__ void weigh(int32_t block, float (&reference)[2], uint32_t (&weights)[4][4]) {
+        const uint64_t usable = *reinterpret_cast<const uint64_t*>(shared + kUsableAt + Warpgroup * 8);
+        const int32_t before = block * mla::kTokens;
+        const bool hidden = ptx::any(usable != ~0ull || all_visible < before + mla::kTokens);
+        if (hidden) {
+            clear_unused(usable);
+            const int32_t ends[2] = {visible[0] - before, visible[1] - before};
+            mla::hide(scores, usable, ends, lane);
         }
-        maximum0 = mla::quad_max(maximum0);
-        maximum1 = mla::quad_max(maximum1);
+        float addend[2];
+        mla::raise(scores, rows.maximum, p.scale_log2, hidden, reference, addend);
         // All four lanes of a row, which hold the same.
-        statistics[group * kRows + row0] = maximum0;
-        statistics[group * kRows + row1] = maximum1;
-        // Also: both warpgroups have finished reading the previous page's probabilities.
-        ptx::barrier_sync(kMaximaReady, kConsumers);
-        const uint32_t other = (1 - group) * kRows;
-        const float rescale0 = state0.raise(ptx::maximum(maximum0, statistics[other + row0]), p.scale_log2);
-        const float rescale1 = state1.raise(ptx::maximum(maximum1, statistics[other + row1]), p.scale_log2);
-#pragma unroll
-        for (int i = 0; i < 16; ++i) scores[i] = (i % 4 >= 2 ? state1 : state0).add(scores[i], p.scale_log2);
-        store_fragment<4>(base + kProbabilitiesAt, warp, lane, group * 4, scores);
-#pragma unroll
-        for (int i = 0; i < 128; ++i) output[i] *= i % 4 >= 2 ? rescale1 : rescale0;
-
+        references[Warpgroup * mla::kRows] = reference[0];
+        references[Warpgroup * mla::kRows + 8] = reference[1];
+        mla::RowPair fresh;
+        mla::weigh<QUERY_F16>(scores, addend, p.scale_log2, fresh, weights);
+        added[0] = fresh.sum[0];
+        added[1] = fresh.sum[1];
+        // The rotary columns give way to the weights when all four warps have their scores.
+        ptx::barrier_sync(kGroupReady + Warpgroup, 128);
+        mla::store_weights(at.weights(Warpgroup), warp, lane, weights);
         ptx::fence_proxy_async_shared();
-        ptx::barrier_sync(kProbabilitiesReady, kConsumers);
+        ptx::barrier_arrive(kWeightsReady + Warpgroup, kConsumers);
+    }
 
-        const uint64_t values =
-            tile::descriptor_mn_major_128(stage + group * (kValueTiles / 2) * kTileBytes, kTileBytes, 1024);
+    // Takes the references and the sums of the weights just made.
+    __device__ __forceinline__ void accept(const float (&reference)[2]) {
+        follow(reference);
+        rows.sum[0] += added[0];
+        rows.sum[1] += added[1];
+    }
+
+    // The cache past the last token may hold anything, NaN too, and 0 * NaN is NaN: unused values become zero.
+    __device__ __forceinline__ void clear_unused(uint64_t usable) {
+        const uint32_t thread = threadIdx.x % 128;
+        const uint32_t chunk = thread % 64;
+        for (uint32_t row = thread / 64; row < mla::kTokens; row += 2) {
+            if (usable >> row & 1) continue;
+            *reinterpret_cast<uint4*>(shared + kTokensAt + Warpgroup * kBlockBytes + chunk / 8 * kTileBytes + row * 128 +
+                                      chunk % 8 * 16) = uint4{};
+        }
+    }
+
+    __device__ __forceinline__ void add_own(const uint32_t (&weights)[4][4]) {
+        const uint32_t values = lower_word(at.tile(Warpgroup, 4 * Warpgroup), kTileBytes);
         ptx::pin_registers(output);
         ptx::wgmma_fence();
 #pragma unroll
         for (int k = 0; k < 4; ++k)
-            ptx::Wgmma<256>::bf16<0, 1>(output, tile::descriptor_advance(probabilities, k * 32),
-                                        tile::descriptor_advance(values, k * 16 * 128), 1);
+            ptx::wgmma_half<256, QUERY_F16, 1>(output, weights[k], tile::descriptor_of(values + k * kValueStep / 16), 1);
         ptx::wgmma_commit_group();
+    }
+
+    __device__ __forceinline__ void add_other() {
+        constexpr int kOther = 1 - Warpgroup;
+        const uint32_t weights = lower_word(at.weights(kOther), 16);
+        const uint32_t values = lower_word(at.tile(kOther, 4 * Warpgroup), kTileBytes);
+        ptx::pin_registers(output);
+        ptx::wgmma_fence();
+#pragma unroll
+        for (int k = 0; k < 4; ++k)
+            ptx::wgmma_half<256, QUERY_F16, 0, 1>(output, tile::descriptor_of(weights + k * 32 / 16),
+                                                  tile::descriptor_of(values + k * kValueStep / 16), 1);
+        ptx::wgmma_commit_group();
+    }
+
+    __device__ __forceinline__ void finish_output() {
         ptx::wgmma_wait_group<0>();
         ptx::pin_registers(output);
-        if (lane == 0) pipeline.release(at);
-        at.advance();
     }
 
-    statistics[group * kRows + row0] = mla::quad_sum(state0.sum);
-    statistics[group * kRows + row1] = mla::quad_sum(state1.sum);
-    // Also: both warpgroups have finished with the queries, whose memory the output takes.
-    ptx::barrier_sync(kMaximaReady, kConsumers);
-    const float total0 = statistics[row0] + statistics[kRows + row0];
-    const float total1 = statistics[row1] + statistics[kRows + row1];
+    __device__ __forceinline__ void finish_scores() {
+        ptx::wgmma_wait_group<0>();
+        ptx::pin_registers(scores);
+    }
 
-#if SPLIT
-    const int64_t slab = (static_cast<int64_t>(work.split) * p.batch + work.batch) * work.rows + work.row;
-    const bool inside0 = work.row + static_cast<int32_t>(row0) < work.rows;
-    const bool inside1 = work.row + static_cast<int32_t>(row1) < work.rows;
-    float2* partial_statistics = reinterpret_cast<float2*>(p.partial_statistics) + slab;
-    if (group == 0 && lane % 4 == 0) {
-        if (inside0) partial_statistics[row0] = make_float2(state0.maximum, total0);
-        if (inside1) partial_statistics[row1] = make_float2(state1.maximum, total1);
+    float added[2];
+};
+
+// The warpgroup of the even blocks and the left columns, over one piece of at least one block. `phase` is that of its half.
+// No accumulators are in flight while others change: the assembler would make one product wait for the other.
+__device__ __forceinline__ void run(Consumer<0>& me, int32_t block, int32_t end, uint32_t& phase) {
+    const Shared at = me.at;
+    float reference[2];
+    uint32_t weights[4][4];
+    for (;;) {
+        start_scores<0>(at, me.scores, phase);
+        phase ^= 1;
+        me.finish_scores();
+        me.weigh(block, reference, weights);
+        me.accept(reference);
+        me.add_own(weights);
+        me.finish_output();
+        release(at, 0, 0, me.lane);
+        if (block + 1 == end) return;
+        ptx::barrier_sync(kWeightsReady + 1, kConsumers);
+        me.follow_other();
+        me.add_other();
+        me.finish_output();
+        release(at, 1, 1, me.lane);
+        block += 2;
+        if (block >= end) return;
     }
-    // A sum of zero tells the combination to leave the rest unread.
-    if (work.first_page == work.end_page) return;
-    float* partial = reinterpret_cast<float*>(p.partial_output) + slab * NG_MLA_LATENT + group * 256 + 2 * (lane % 4);
-    if (inside0) {
+}
+
+// The warpgroup of the odd blocks and the right columns.
+__device__ __forceinline__ void run(Consumer<1>& me, int32_t block, int32_t end, uint32_t& phase) {
+    const Shared at = me.at;
+    float reference[2];
+    uint32_t weights[4][4];
+    for (; block + 1 < end; block += 2) {
+        start_scores<1>(at, me.scores, phase);
+        phase ^= 1;
+        me.finish_scores();
+        ptx::barrier_sync(kWeightsReady, kConsumers);
+        me.follow_other();
+        me.add_other();
+        me.weigh(block + 1, reference, weights);
+        me.finish_output();
+        release(at, 0, 1, me.lane);
+        me.accept(reference);
+        me.add_own(weights);
+        me.finish_output();
+        release(at, 1, 0, me.lane);
+    }
+    if (block == end) return;
+    ptx::barrier_sync(kWeightsReady, kConsumers);
+    me.follow_other();
+    me.add_other();
+    me.finish_output();
+    release(at, 0, 1, me.lane);
+}
+
+template <int Warpgroup>
+__device__ __forceinline__ void consume(const NgMlaAttentionParams& p, Shared at, int32_t worker, uint32_t rank) {
+    Consumer<Warpgroup> me(p, at);
+    const int32_t row = rank * mla::kRows + 16 * me.warp + me.lane / 4;
+    float* sums = reinterpret_cast<float*>(shared + kSumsAt) + 16 * me.warp + me.lane / 4;
+    uint32_t phase = 0, query_phase = 0;
+    mla::Pieces pieces(p, worker);
+    while (ptx::any(pieces.next(p))) {
+        const mla::Group group(p, pieces.group);
+        if (!ptx::any(pieces.takes(p, group))) continue;
+        const int32_t begin = ptx::warp_uniform(pieces.begin), end = ptx::warp_uniform(pieces.end);
+        me.visible[0] = group.sequence.visible(p, group.row + row);
+        me.visible[1] = group.sequence.visible(p, group.row + row + 8);
+        me.all_visible = group.sequence.visible(p, group.row + rank * mla::kRows);
+        me.rows = mla::RowPair();
 #pragma unroll
-        for (int i = 0; i < 32; ++i)
-            *reinterpret_cast<float2*>(partial + row0 * NG_MLA_LATENT + 8 * i) =
-                make_float2(output[4 * i], output[4 * i + 1]);
-    }
-    if (inside1) {
+        for (int i = 0; i < 128; ++i) me.output[i] = 0.0f;
+        if (begin < end) {
+            ptx::mbarrier_wait_parity(at.query_full(), query_phase);
+            query_phase ^= 1;
+            run(me, begin, end, phase);
+            ptx::warp_barrier();
+            if (me.lane == 0) ptx::mbarrier_arrive(at.query_empty());
+        }
 #pragma unroll
-        for (int i = 0; i < 32; ++i)
-            *reinterpret_cast<float2*>(partial + row1 * NG_MLA_LATENT + 8 * i) =
-                make_float2(output[4 * i + 2], output[4 * i + 3]);
+        for (int r = 0; r < 2; ++r) sums[Warpgroup * mla::kRows + 8 * r] = mla::quad_sum(me.rows.sum[r]);
+        ptx::barrier_sync(kSumsReady, kConsumers);
+        const float total[2] = {sums[0] + sums[mla::kRows], sums[8] + sums[mla::kRows + 8]};
+        // The other warpgroup may still read these when the next are written.
+        sums += sums < reinterpret_cast<float*>(shared + kSumsAt) + 2 * mla::kRows ? 2 * mla::kRows : -2 * mla::kRows;
+        const mla::Answer answer{group, row, 256 * Warpgroup, me.lane};
+        if (ptx::any(pieces.slot >= 0)) {
+            answer.store_partial(p, pieces.slot, me.output, me.rows.maximum, total);
+        } else {
+            answer.store<QUERY_F16>(p, me.output, me.rows.maximum, total);
+        }
     }
-#else
-    const float inverse0 = mla::inverse_sum(total0);
-    const float inverse1 = mla::inverse_sum(total1);
-#pragma unroll
-    for (int i = 0; i < 128; ++i) output[i] *= i % 4 >= 2 ? inverse1 : inverse0;
-    const uint32_t staged = base + kQueryAt + group * (kValueTiles / 2) * kTileBytes;
-#pragma unroll
-    for (int i = 0; i < kValueTiles / 2; ++i) store_fragment<8>(staged + i * kTileBytes, warp, lane, 0, output + 32 * i);
-    ptx::fence_proxy_async_shared();
-    ptx::barrier_sync(kOutputReady + group, 128);
-    if (thread == 0) {
-        for (uint32_t i = 0; i < kValueTiles / 2; ++i)
-            ptx::tma_store_3d(&p.output, staged + i * kTileBytes, (group * (kValueTiles / 2) + i) * 64, work.row,
-                              work.batch);
-        ptx::bulk_commit_group();
-        ptx::bulk_wait_group_read<0>();
-    }
-    if (p.lse != 0 && group == 0 && lane % 4 == 0) {
-        float* lse = reinterpret_cast<float*>(p.lse) + work.batch * p.lse_batch_stride;
-        const int32_t at0 = work.row + row0, at1 = work.row + row1;
-        if (at0 < work.rows)
-            lse[(at0 % p.heads) * p.lse_head_stride + (at0 / p.heads) * p.lse_token_stride] =
-                mla::log_sum(state0.maximum, total0, p.scale);
-        if (at1 < work.rows)
-            lse[(at1 % p.heads) * p.lse_head_stride + (at1 / p.heads) * p.lse_token_stride] =
-                mla::log_sum(state1.maximum, total1, p.scale);
-    }
-#endif
 }
 
 }  // namespace
 
-extern "C" __global__ void __launch_bounds__(kConsumers + 128, 1) NG_ENTRY(const __grid_constant__ NgMlaAttentionParams p) {
-    const uint32_t base = ptx::shared_address(shared);
-    const tile::Pipeline<kStages> pipeline{base + kPipelineAt};
+extern "C" __global__ void __launch_bounds__(kThreads, 1) NG_ENTRY(const __grid_constant__ NgMlaAttentionParams p) {
+    const Shared at{ptx::shared_address(shared)};
     if (threadIdx.x == 0) {
-        ptx::mbarrier_init(base + kQueryBarrierAt, 1);
-        pipeline.init(kConsumers / 32);
+        ptx::prefetch_tensormap(&p.query);
+        ptx::prefetch_tensormap(&p.cache);
+        for (int half = 0; half < 2; ++half) {
+            for (int part = 0; part < 2; ++part) {
+                ptx::mbarrier_init(at.full(half, part), 1);
+                ptx::mbarrier_init(at.empty(half, part), 4 * CLUSTER);
+            }
+        }
+        ptx::mbarrier_init(at.query_full(), 1);
+        ptx::mbarrier_init(at.query_empty(), kConsumers / 32);
+        ptx::fence_mbarrier_init();
     }
     __syncthreads();
+    // No block arrives at barriers of another before they are made.
+    if constexpr (CLUSTER > 1) ptx::cluster_barrier();
     ptx::grid_dependency_wait();
-    const Work work(p);
+    ptx::grid_launch_dependents();
+
+    const int32_t worker = blockIdx.x / CLUSTER;
+    const uint32_t rank = CLUSTER > 1 ? ptx::cluster_rank() : 0;
     if (threadIdx.x >= kConsumers) {
-        ptx::set_max_registers_decrease<24>();
-        if (threadIdx.x == kConsumers) produce(p, work, base, pipeline);
+        ptx::set_max_registers_decrease<56>();
+        if (threadIdx.x < kConsumers + 64) produce(p, at, worker, rank);
     } else {
-        ptx::set_max_registers_increase<240>();
-        consume(p, work, base, pipeline);
+        ptx::set_max_registers_increase<224>();
+        if (threadIdx.x < 128) {
+            consume<0>(p, at, worker, rank);
+        } else {
+            consume<1>(p, at, worker, rank);
+        }
+    }
+    // Its barriers and its shared memory belong to the other block too.
+    if constexpr (CLUSTER > 1) {
+        ptx::warp_barrier();
+        ptx::cluster_barrier();
     }
 }

@@ -1,7 +1,8 @@
-// Running softmax of one row, shared by the attention kernel and the combination of its splits.
+// Running softmax of one row, shared by the attention kernels and the combination of their pieces.
 #pragma once
 #include <stdint.h>
 
+#include "ptx/convert.cuh"
 #include "ptx/math.cuh"
 #include "ptx/warp.cuh"
 
@@ -33,28 +34,22 @@ __device__ __forceinline__ float weight(float x, float reference, float scale_lo
     return ptx::exp2_approximate((x - (reference == -kInfinity ? 0.0f : reference)) * scale_log2);
 }
 
-struct RowState {
-    float maximum = -kInfinity;
-    float sum = 0.0f;
-
-    // Takes a new candidate for the maximum; returns what all that was accumulated before must be multiplied by.
-    __device__ __forceinline__ float raise(float candidate, float scale_log2) {
-        const float before = maximum;
-        maximum = ptx::maximum(maximum, candidate);
-        const float rescale = weight(before, maximum, scale_log2);
-        sum *= rescale;
-        return rescale;
-    }
-
-    __device__ __forceinline__ float add(float score, float scale_log2) {
-        const float p = weight(score, maximum, scale_log2);
-        sum += p;
-        return p;
-    }
-};
-
 // A row that saw no key has the sum zero and the answer zero.
-__device__ __forceinline__ float inverse_sum(float sum) { return sum == 0.0f ? 0.0f : ptx::reciprocal(sum); }
+__device__ __forceinline__ float inverse_sum(float sum, float sink = 0.0f) {
+    return sum == 0.0f ? 0.0f : ptx::reciprocal(sum + sink);
+}
+
+// What an attention sink adds to a sum of weights that are relative to `reference`.
+__device__ __forceinline__ float sink_weight(float sink, float reference, float scale_log2) {
+    constexpr float kLog2E = 1.442695040888963f;
+    return ptx::exp2_approximate(sink * kLog2E - (reference == -kInfinity ? 0.0f : reference * scale_log2));
+}
+
+// Two columns of the output.
+template <bool F16>
+__device__ __forceinline__ uint32_t pack(float low, float high) {
+    return F16 ? ptx::f16x2_from_f32(low, high) : ptx::bf16x2_from_f32(low, high);
+}
 
 // Natural logarithm of the sum of exp(scale * score); -inf for a row that saw no key.
 __device__ __forceinline__ float log_sum(float maximum, float sum, float scale) {

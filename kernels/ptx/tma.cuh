@@ -89,6 +89,15 @@ __device__ __forceinline__ void tma_load_4d_hinted(uint32_t shared, const void* 
         : "memory");
 }
 
+// As tma_load_3d_multicast.
+__device__ __forceinline__ void tma_load_4d_multicast(uint32_t shared, const void* map, uint32_t barrier, int32_t x, int32_t y, int32_t z, int32_t w, uint16_t blocks) {
+    asm volatile(
+        "cp.async.bulk.tensor.4d.shared::cluster.global.tile.mbarrier::complete_tx::bytes.multicast::cluster "
+        "[%0], [%1, {%3, %4, %5, %6}], [%2], %7;" ::"r"(shared),
+        "l"(map), "r"(barrier), "r"(x), "r"(y), "r"(z), "r"(w), "h"(blocks)
+        : "memory");
+}
+
 __device__ __forceinline__ void tma_store_4d(const void* map, uint32_t shared, int32_t x, int32_t y, int32_t z, int32_t w) {
     asm volatile("cp.async.bulk.tensor.4d.global.shared::cta.tile.bulk_group [%0, {%2, %3, %4, %5}], [%1];" ::"l"(map), "r"(shared),
                  "r"(x), "r"(y), "r"(z), "r"(w)

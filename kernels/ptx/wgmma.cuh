@@ -121,6 +121,19 @@ struct Wgmma;
                          : "l"(a), "l"(b), "r"(scale_d), "n"(TransposeA), "n"(TransposeB));                         \
         }
 
+// A from registers.
+#define NG_WGMMA_HALF_REGISTERS(N, OCTETS, TYPE, P0, P1, P2, P3, P4, P5, P6)                                        \
+        template <int TransposeB>                                                                                   \
+        static __device__ __forceinline__ void TYPE(float (&d)[N / 2], const uint32_t (&a)[4], uint64_t b,          \
+                                                    int scale_d) {                                                  \
+            asm volatile("{\n\t.reg .pred p;\n\tsetp.ne.b32 p, %" #P5 ", 0;\n\t"                                    \
+                         "wgmma.mma_async.sync.aligned.m64n" #N "k16.f32." #TYPE "." #TYPE " {" NG_NAMES_##OCTETS   \
+                         "}, "                                                                                     \
+                         "{%" #P0 ", %" #P1 ", %" #P2 ", %" #P3 "}, %" #P4 ", p, 1, 1, %" #P6 ";\n\t}"              \
+                         : NG_OPERANDS_##OCTETS                                                                     \
+                         : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b), "r"(scale_d), "n"(TransposeB));      \
+        }
+
 // N, N / 8, and the numbers of the operands that may follow the accumulators.
 #define NG_WGMMA(N, OCTETS, P0, P1, P2, P3, P4, P5, P6, P7)                                                        \
     template <>                                                                                                     \
@@ -139,15 +152,8 @@ struct Wgmma;
         }                                                                                                           \
         NG_WGMMA_HALF(N, OCTETS, bf16, P0, P1, P2, P3, P4)                                                          \
         NG_WGMMA_HALF(N, OCTETS, f16, P0, P1, P2, P3, P4)                                                           \
-        template <int TransposeB>                                                                                   \
-        static __device__ __forceinline__ void bf16(float (&d)[N / 2], const uint32_t (&a)[4], uint64_t b,          \
-                                                    int scale_d) {                                                  \
-            asm volatile("{\n\t.reg .pred p;\n\tsetp.ne.b32 p, %" #P5 ", 0;\n\t"                                    \
-                         "wgmma.mma_async.sync.aligned.m64n" #N "k16.f32.bf16.bf16 {" NG_NAMES_##OCTETS "}, "       \
-                         "{%" #P0 ", %" #P1 ", %" #P2 ", %" #P3 "}, %" #P4 ", p, 1, 1, %" #P6 ";\n\t}"              \
-                         : NG_OPERANDS_##OCTETS                                                                     \
-                         : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b), "r"(scale_d), "n"(TransposeB));      \
-        }                                                                                                           \
+        NG_WGMMA_HALF_REGISTERS(N, OCTETS, bf16, P0, P1, P2, P3, P4, P5, P6)                                        \
+        NG_WGMMA_HALF_REGISTERS(N, OCTETS, f16, P0, P1, P2, P3, P4, P5, P6)                                         \
     };
 
 NG_WGMMA(8, 1, 4, 5, 6, 7, 8, 9, 10, 11)
@@ -187,6 +193,7 @@ NG_WGMMA(256, 32, 128, 129, 130, 131, 132, 133, 134, 135)
 #undef NG_WGMMA
 #undef NG_WGMMA_FP8
 #undef NG_WGMMA_HALF
+#undef NG_WGMMA_HALF_REGISTERS
 #undef NG_QUAD
 #undef NG_NAMES_1
 #undef NG_OPERANDS_1
@@ -297,6 +304,16 @@ __device__ __forceinline__ void wgmma_half(float (&d)[N / 2], uint64_t a, uint64
 template <int N, int TransposeB = 0>
 __device__ __forceinline__ void wgmma_bf16(float (&d)[N / 2], const uint32_t (&a)[4], uint64_t b, int scale_d) {
     Wgmma<N>::template bf16<TransposeB>(d, a, b, scale_d);
+}
+
+// The same for f16 or bf16.
+template <int N, bool F16, int TransposeB>
+__device__ __forceinline__ void wgmma_half(float (&d)[N / 2], const uint32_t (&a)[4], uint64_t b, int scale_d) {
+    if constexpr (F16) {
+        Wgmma<N>::template f16<TransposeB>(d, a, b, scale_d);
+    } else {
+        Wgmma<N>::template bf16<TransposeB>(d, a, b, scale_d);
+    }
 }
 
 }  // namespace ng::ptx

@@ -108,64 +108,105 @@ pub const NG_TRANSPOSE_THREADS: u32 = 256;
 
 // ---- attention over the latent cache ----
 
-/// Dynamic shared memory of the attention kernel.
-pub const NG_MLA_SHARED_BYTES: u32 = 230_464;
-
 #[repr(C)]
 #[derive(Clone, Copy, Debug)]
 pub struct NgMlaAttentionParams {
     pub query: NgTensorMap,
     pub cache: NgTensorMap,
-    pub output: NgTensorMap,
     pub page_table: u64,
     pub lengths: u64,
+    pub query_offsets: u64,
+    pub sinks: u64,
+    pub cuts: u64,
+    pub output: u64,
     pub lse: u64,
     pub partial_output: u64,
     pub partial_statistics: u64,
     pub status: u64,
     pub table_stride: i64,
-    pub lse_batch_stride: i64,
-    pub lse_head_stride: i64,
-    pub lse_token_stride: i64,
-    pub batch: i32,
-    pub tokens: i32,
-    pub heads: i32,
-    pub table_pages: i32,
-    pub cache_pages: i32,
-    pub splits: i32,
-    pub scale: f32,
-    pub scale_log2: f32,
-}
-parameters!(NgMlaAttentionParams, 512, {
-    query: 0, cache: 128, output: 256, page_table: 384, lengths: 392, lse: 400, partial_output: 408,
-    partial_statistics: 416, status: 424, table_stride: 432, lse_batch_stride: 440, lse_head_stride: 448,
-    lse_token_stride: 456, batch: 464, tokens: 468, heads: 472, table_pages: 476, cache_pages: 480, splits: 484,
-    scale: 488, scale_log2: 492,
-});
-
-#[repr(C)]
-#[derive(Clone, Copy, Debug)]
-pub struct NgMlaCombineParams {
-    pub partial_output: u64,
-    pub partial_statistics: u64,
-    pub output: u64,
-    pub lse: u64,
     pub output_batch_stride: i64,
     pub output_row_stride: i64,
     pub lse_batch_stride: i64,
     pub lse_head_stride: i64,
     pub lse_token_stride: i64,
-    pub batch: i32,
     pub tokens: i32,
+    pub query_tokens: i32,
     pub heads: i32,
-    pub splits: i32,
+    pub groups: i32,
+    pub cluster: i32,
+    pub table_tokens: i32,
+    pub page_shift: i32,
+    pub cache_pages: i32,
+    pub pieces: i32,
+    pub piece_blocks: i32,
+    pub causal: i32,
     pub scale: f32,
     pub scale_log2: f32,
 }
-parameters!(NgMlaCombineParams, 96, {
-    partial_output: 0, partial_statistics: 8, output: 16, lse: 24, output_batch_stride: 32, output_row_stride: 40,
-    lse_batch_stride: 48, lse_head_stride: 56, lse_token_stride: 64, batch: 72, tokens: 76, heads: 80, splits: 84,
-    scale: 88, scale_log2: 92,
+parameters!(NgMlaAttentionParams, 512, {
+    query: 0, cache: 128, page_table: 256, lengths: 264, query_offsets: 272, sinks: 280, cuts: 288,
+    output: 296, lse: 304, partial_output: 312, partial_statistics: 320, status: 328, table_stride: 336,
+    output_batch_stride: 344, output_row_stride: 352, lse_batch_stride: 360, lse_head_stride: 368,
+    lse_token_stride: 376, tokens: 384, query_tokens: 388, heads: 392, groups: 396, cluster: 400,
+    table_tokens: 404, page_shift: 408, cache_pages: 412, pieces: 416, piece_blocks: 420, causal: 424,
+    scale: 428, scale_log2: 432,
+});
+
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct NgMlaScheduleParams {
+    pub lengths: u64,
+    pub query_offsets: u64,
+    pub cuts: u64,
+    pub batch: i32,
+    pub tokens: i32,
+    pub query_tokens: i32,
+    pub heads: i32,
+    pub groups: i32,
+    pub cluster: i32,
+    pub table_tokens: i32,
+    pub causal: i32,
+    pub workers: i32,
+}
+parameters!(NgMlaScheduleParams, 64, {
+    lengths: 0, query_offsets: 8, cuts: 16, batch: 24, tokens: 28, query_tokens: 32, heads: 36,
+    groups: 40, cluster: 44, table_tokens: 48, causal: 52, workers: 56,
+});
+
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct NgMlaCombineParams {
+    pub lengths: u64,
+    pub query_offsets: u64,
+    pub sinks: u64,
+    pub cuts: u64,
+    pub output: u64,
+    pub lse: u64,
+    pub partial_output: u64,
+    pub partial_statistics: u64,
+    pub output_batch_stride: i64,
+    pub output_row_stride: i64,
+    pub lse_batch_stride: i64,
+    pub lse_head_stride: i64,
+    pub lse_token_stride: i64,
+    pub tokens: i32,
+    pub query_tokens: i32,
+    pub heads: i32,
+    pub groups: i32,
+    pub cluster: i32,
+    pub table_tokens: i32,
+    pub pieces: i32,
+    pub piece_blocks: i32,
+    pub causal: i32,
+    pub scale: f32,
+    pub scale_log2: f32,
+}
+parameters!(NgMlaCombineParams, 152, {
+    lengths: 0, query_offsets: 8, sinks: 16, cuts: 24, output: 32, lse: 40, partial_output: 48,
+    partial_statistics: 56, output_batch_stride: 64, output_row_stride: 72, lse_batch_stride: 80,
+    lse_head_stride: 88, lse_token_stride: 96, tokens: 104, query_tokens: 108, heads: 112, groups: 116,
+    cluster: 120, table_tokens: 124, pieces: 128, piece_blocks: 132, causal: 136, scale: 140,
+    scale_log2: 144,
 });
 
 // ---- matrix products ----

@@ -5,6 +5,8 @@ use crate::dtype::{Element, bf16, f16};
 mod sealed {
     pub trait Half {
         const IS_F16: bool;
+        /// What kernels of this type have in their names.
+        const SUFFIX: &'static str;
     }
 }
 
@@ -13,10 +15,12 @@ pub trait Half: Element + sealed::Half {}
 
 impl sealed::Half for bf16 {
     const IS_F16: bool = false;
+    const SUFFIX: &'static str = "bf16";
 }
 impl Half for bf16 {}
 
 impl sealed::Half for f16 {
     const IS_F16: bool = true;
+    const SUFFIX: &'static str = "f16";
 }
 impl Half for f16 {}

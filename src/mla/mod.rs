@@ -2,6 +2,7 @@
 //! merge of partial attentions.
 
 mod attention;
+mod attention_launch;
 mod cache;
 mod cache_gather;
 mod cache_pages;

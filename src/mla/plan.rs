@@ -1,116 +1,190 @@
-//! How an attention is cut into blocks: a pure function of its shape and the card.
+//! How an attention is cut into blocks: a pure function of its shape and the card. Lengths are data: where they matter, the
+//! device deals the work out.
 
 use crate::card::Card;
 
-/// Tokens of a page of the latent cache.
-pub const PAGE: usize = 64;
-/// Query rows (token × head) of one block.
+/// Tokens of a block, the unit that work is cut into.
+pub const BLOCK: usize = 64;
+/// Query rows (token × head) of one block of threads.
 pub const ROW_TILE: usize = 64;
 /// The largest number of splits.
 pub const MAX_SPLITS: usize = 128;
+/// Fewer blocks than this are never worth two pieces.
+const LEAST_BLOCKS: usize = 4;
 
-/// The shape that a plan is made for. Lengths are data and play no part: a table that is wider than the longest
-/// sequence makes plans with more splits than needed.
+/// The shape that a plan is made for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Problem {
     /// Sequences.
     pub batch: usize,
-    /// Query tokens of each sequence.
+    /// The most query tokens of a sequence.
     pub tokens: usize,
     /// Query heads.
     pub heads: usize,
-    /// Columns of the page table.
-    pub table_pages: usize,
+    /// Cached tokens that the page table has room for.
+    pub capacity: usize,
+}
+
+/// How the tokens of each group of rows are cut into pieces.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Cut {
+    /// Every group's blocks in at most as many equal pieces.
+    Equal {
+        /// At least 1.
+        pieces: usize,
+    },
+    /// Pieces of a fixed number of blocks, whatever else is in the batch.
+    Fixed {
+        /// Blocks of a piece.
+        blocks: usize,
+        /// Pieces of the longest sequence.
+        pieces: usize,
+    },
+    /// Every worker gets as many blocks, from lengths that the device reads.
+    Scheduled {
+        /// Blocks of threads, or clusters of them, that the card runs at a time.
+        workers: usize,
+    },
 }
 
 impl Problem {
-    /// Blocks of one split: a row of the answer belongs to exactly one of them.
-    pub fn row_blocks(&self) -> usize {
-        self.batch * (self.tokens * self.heads).div_ceil(ROW_TILE)
+    /// Tiles of 64 rows of a sequence.
+    fn tiles(&self) -> usize {
+        (self.tokens * self.heads).div_ceil(ROW_TILE)
     }
 
-    /// Bytes of partial results: per split and row, 512 sums, a maximum and a weight, all f32. None for one split.
-    pub fn workspace_bytes(&self, splits: usize) -> usize {
-        if splits < 2 {
-            0
-        } else {
-            splits * self.batch * self.tokens * self.heads * (512 + 2) * size_of::<f32>()
+    /// Blocks of threads that share the tokens they load: 2 where tiles come in pairs.
+    pub fn cluster(&self) -> usize {
+        if self.tiles() > 0 && self.tiles().is_multiple_of(2) { 2 } else { 1 }
+    }
+
+    /// Groups of 64 rows for each block of a cluster, in one sequence.
+    pub fn groups(&self) -> usize {
+        self.tiles() / self.cluster()
+    }
+
+    /// Blocks of tokens of the longest sequence that the page table has room for.
+    pub fn blocks(&self) -> usize {
+        self.capacity.div_ceil(BLOCK)
+    }
+
+    /// How the device deals the tokens out; in one piece where there is nothing to gain.
+    pub fn scheduled(&self, card: &Card) -> Cut {
+        if self.blocks() < LEAST_BLOCKS {
+            return Cut::Equal { pieces: 1 };
         }
+        Cut::Scheduled { workers: (card.sms as usize / self.cluster()).max(1) }
+    }
+
+    /// Pieces of a fixed number of tokens, rounded up to blocks.
+    pub fn fixed(&self, tokens: usize) -> Cut {
+        let blocks = tokens.div_ceil(BLOCK).max(1);
+        Cut::Fixed { blocks, pieces: self.blocks().div_ceil(blocks).max(1) }
+    }
+
+    /// Blocks of threads, or clusters of them, that one launch has.
+    pub fn workers(&self, cut: Cut) -> usize {
+        match cut {
+            Cut::Equal { pieces } | Cut::Fixed { pieces, .. } => {
+                self.batch.saturating_mul(self.groups()).saturating_mul(pieces)
+            }
+            Cut::Scheduled { workers } => workers,
+        }
+    }
+
+    /// Partial results that a launch may leave. A scheduled worker leaves at most two: what the one before it began, and
+    /// what the one after it ends.
+    pub(crate) fn slots(&self, cut: Cut) -> usize {
+        match cut {
+            Cut::Equal { pieces: 1 } | Cut::Fixed { pieces: 1, .. } => 0,
+            Cut::Scheduled { workers } => 2 * workers,
+            _ => self.workers(cut),
+        }
+    }
+
+    /// Bytes of partial results (per slot and row 512 sums, a reference and a sum of weights, all f32) and of the
+    /// schedule. None for one piece.
+    pub fn workspace_bytes(&self, cut: Cut) -> usize {
+        let slot = self.cluster() * ROW_TILE * (512 + 2) * size_of::<f32>();
+        let cuts = match cut {
+            Cut::Scheduled { workers } => 8 * (workers + 1),
+            _ => 0,
+        };
+        self.slots(cut).saturating_mul(slot).saturating_add(cuts)
     }
 }
 
-/// Where the time of an attention goes, in clock cycles of the card.
+/// Where the time of an attention goes, in clock cycles of the card, if every sequence is as long as its page table.
 #[derive(Debug, Clone, Copy, PartialEq)]
 #[non_exhaustive]
 pub struct Cost {
-    /// Waves of blocks, one block a multiprocessor.
-    pub waves: f64,
-    /// The tensor cores' share of one page in one block.
-    pub tensor_per_page: f64,
-    /// The memory's share of one page in one block, all multiprocessors loading.
-    pub memory_per_page: f64,
-    /// Pages of the longest block.
-    pub pages: f64,
-    /// Start, query load, first page's latency and output of one block.
+    /// Blocks of tokens of the busiest worker.
+    pub blocks: f64,
+    /// The tensor cores' share of one block.
+    pub tensor_per_block: f64,
+    /// The memory's share of one block, all multiprocessors loading.
+    pub memory_per_block: f64,
+    /// The L2 cache's share of one block.
+    pub l2_per_block: f64,
+    /// Start, queries, first tokens and answer of the busiest worker's groups.
     pub fixed: f64,
-    /// The second kernel and its traffic; 0 for one split.
+    /// The other kernels and their traffic; 0 for one piece.
     pub combine: f64,
 }
 
 impl Cost {
     /// Cycles from start to end.
     pub fn total(&self) -> f64 {
-        self.waves * (self.fixed + self.pages * self.tensor_per_page.max(self.memory_per_page)) + self.combine
+        self.fixed
+            + self.blocks * self.tensor_per_block.max(self.memory_per_block).max(self.l2_per_block)
+            + self.combine
     }
 }
 
-/// The choice for one attention.
-#[derive(Debug, Clone, Copy, PartialEq)]
-#[non_exhaustive]
-pub struct Plan {
-    /// Parts that each sequence's pages are cut into.
-    pub splits: usize,
-    /// What it is expected to cost if every sequence fills its table.
-    pub cost: Cost,
-}
+/// Cycles of a group besides its blocks: the pipeline fills, the answer is stored.
+const GROUP_CYCLES: f64 = 3000.0;
+/// Bytes a cycle that a multiprocessor gets from the L2 cache when all ask.
+const L2_BYTES: f64 = 28.0;
 
-/// The cost of a number of splits. `splits` ≥ 1.
-pub fn cost(problem: &Problem, splits: usize, card: &Card) -> Cost {
+/// The cost of a cut.
+pub fn cost(problem: &Problem, cut: Cut, card: &Card) -> Cost {
     let hertz = card.clock_ghz * 1e9;
     let sms = f64::from(card.sms);
     let macs_per_cycle = card.bf16_tflops * 1e12 / 2.0 / hertz / sms;
     let bytes_per_cycle = card.memory_gbps * 1e9 / hertz;
-    let blocks = problem.row_blocks() * splits;
-    let busy = (blocks as f64).min(sms);
-    let rows = (problem.batch * problem.tokens * problem.heads) as f64;
+    let cluster = problem.cluster() as f64;
+    let groups = (problem.batch * problem.groups()) as f64;
+    let blocks = problem.blocks() as f64;
+    let at_a_time = (sms / cluster).floor().max(1.0);
+    let (waves, longest) = match cut {
+        Cut::Equal { pieces } => {
+            ((groups * pieces as f64 / at_a_time).ceil(), (blocks / pieces as f64).ceil())
+        }
+        Cut::Fixed { blocks: each, pieces } => ((groups * pieces as f64 / at_a_time).ceil(), each as f64),
+        Cut::Scheduled { workers } => {
+            let share = groups / workers as f64;
+            (share.ceil().max(1.0), (share * blocks / share.ceil().max(1.0)).ceil())
+        }
+    };
+    let busy = (problem.workers(cut) as f64 * cluster).min(sms).max(1.0);
+    let token_bytes = (BLOCK * 576 * 2) as f64;
     Cost {
-        waves: (blocks as f64 / sms).ceil(),
-        tensor_per_page: (ROW_TILE * PAGE * (576 + 512)) as f64 / macs_per_cycle,
-        // Blocks of the same sequence and split load the same pages, mostly from L2.
-        memory_per_page: (PAGE * 576 * 2) as f64 * busy
-            / (problem.tokens * problem.heads).div_ceil(ROW_TILE).max(1) as f64
-            / bytes_per_cycle,
-        pages: problem.table_pages.div_ceil(splits) as f64,
-        fixed: 4000.0,
-        combine: if splits == 1 {
-            0.0
-        } else {
-            3000.0 + 2.0 * splits as f64 * rows * 514.0 * 4.0 / bytes_per_cycle
+        blocks: waves * longest,
+        tensor_per_block: (ROW_TILE * BLOCK * (576 + 512)) as f64 / macs_per_cycle,
+        // Tiles of the same tokens load them at about the same time: memory is read once.
+        memory_per_block: token_bytes * busy / problem.tiles().max(1) as f64 / bytes_per_cycle,
+        l2_per_block: token_bytes / cluster / L2_BYTES,
+        fixed: waves * GROUP_CYCLES + 1500.0,
+        combine: match problem.slots(cut) {
+            0 => 0.0,
+            slots => {
+                let bytes =
+                    slots.min(problem.workers(cut) * 2) as f64 * cluster * (ROW_TILE * 514 * 4) as f64;
+                6000.0 + 2.0 * bytes / bytes_per_cycle
+            }
         },
     }
-}
-
-/// The number of splits with the least cost; the smaller of equals.
-pub fn plan(problem: &Problem, card: &Card) -> Plan {
-    let most = problem.table_pages.clamp(1, MAX_SPLITS);
-    let mut best = Plan { splits: 1, cost: cost(problem, 1, card) };
-    for splits in 2..=most {
-        let candidate = cost(problem, splits, card);
-        if candidate.total() < best.cost.total() {
-            best = Plan { splits, cost: candidate };
-        }
-    }
-    best
 }
 
 #[cfg(test)]
@@ -118,7 +192,7 @@ mod tests {
     use super::*;
 
     fn problem(batch: usize, tokens: usize, heads: usize, length: usize) -> Problem {
-        Problem { batch, tokens, heads, table_pages: length.div_ceil(PAGE) }
+        Problem { batch, tokens, heads, capacity: length }
     }
 
     #[test]
@@ -129,10 +203,12 @@ mod tests {
                     for heads in [1, 16, 64, 128] {
                         for length in [0, 1, 64, 1024, 4096, 32768, 131072] {
                             let p = problem(batch, tokens, heads, length);
-                            let plan = plan(&p, card);
-                            assert!((1..=MAX_SPLITS).contains(&plan.splits));
-                            assert!(plan.splits <= p.table_pages.max(1));
-                            assert!(plan.cost.total().is_finite());
+                            let cut = p.scheduled(card);
+                            assert!(cost(&p, cut, card).total().is_finite());
+                            if let Cut::Scheduled { workers } = cut {
+                                assert!(workers * p.cluster() <= card.sms as usize);
+                            }
+                            assert!(p.groups() * p.cluster() * ROW_TILE >= tokens * heads);
                         }
                     }
                 }
@@ -141,17 +217,35 @@ mod tests {
     }
 
     #[test]
-    fn long_contexts_of_small_batches_split_and_full_cards_do_not() {
-        let card = Card::H20;
-        assert!(plan(&problem(1, 1, 128, 32768), &card).splits > 8);
-        assert_eq!(plan(&problem(1, 1, 16, 64), &card).splits, 1);
-        assert_eq!(plan(&problem(128, 64, 128, 4096), &card).splits, 1);
+    fn tokens_are_shared_where_tiles_come_in_pairs() {
+        let cluster = |tokens, heads| problem(1, tokens, heads, 4096).cluster();
+        assert_eq!([cluster(1, 128), cluster(2, 64), cluster(1, 65), cluster(2, 128)], [2; 4]);
+        assert_eq!([cluster(1, 64), cluster(1, 16), cluster(3, 64), cluster(0, 64)], [1; 4]);
     }
 
     #[test]
-    fn workspace_counts_partial_rows() {
+    fn short_tables_are_not_cut() {
+        assert_eq!(problem(1, 1, 16, 192).scheduled(&Card::H20), Cut::Equal { pieces: 1 });
+        assert_eq!(problem(1, 1, 16, 32768).scheduled(&Card::H20), Cut::Scheduled { workers: 78 });
+        assert_eq!(problem(1, 1, 128, 32768).scheduled(&Card::H20), Cut::Scheduled { workers: 39 });
+    }
+
+    #[test]
+    fn a_schedule_pays_for_one_long_sequence() {
+        let p = problem(1, 1, 128, 65536);
+        let whole = cost(&p, Cut::Equal { pieces: 1 }, &Card::H20).total();
+        assert!(cost(&p, p.scheduled(&Card::H20), &Card::H20).total() < whole / 10.0);
+    }
+
+    #[test]
+    fn workspace_counts_slots() {
         let p = problem(2, 3, 5, 640);
-        assert_eq!(p.workspace_bytes(1), 0);
-        assert_eq!(p.workspace_bytes(4), 4 * 30 * 514 * 4);
+        let slot = 64 * 514 * 4;
+        assert_eq!(p.workspace_bytes(Cut::Equal { pieces: 1 }), 0);
+        assert_eq!(p.workspace_bytes(Cut::Equal { pieces: 4 }), 8 * slot);
+        assert_eq!(p.fixed(200), Cut::Fixed { blocks: 4, pieces: 3 });
+        assert_eq!(p.workspace_bytes(p.fixed(200)), 6 * slot);
+        assert_eq!(p.workspace_bytes(p.fixed(6400)), 0);
+        assert_eq!(p.workspace_bytes(Cut::Scheduled { workers: 78 }), 156 * slot + 79 * 8);
     }
 }

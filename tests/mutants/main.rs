@@ -74,16 +74,16 @@ const MUTANTS: [Mutant; 12] = [
     },
     Mutant {
         name: "page index off by one",
-        file: "mla/attention_bf16_sm90a.cu",
-        snippet: "const int32_t id = table[page];",
-        replacement: "const int32_t id = table[page > work.first_page ? page - 1 : page];",
+        file: "mla/pages.cuh",
+        snippet: "table[token >> p.page_shift]",
+        replacement: "table[max((token >> p.page_shift) - 1, 0)]",
         check: Check::Attention,
     },
     Mutant {
         name: "no causal mask on the last block",
-        file: "mla/attention_bf16_sm90a.cu",
-        snippet: "const int32_t end0 = min(mapped, visible0 - before)",
-        replacement: "const int32_t end0 = min(mapped, page + 1 < work.end_page ? visible0 - before : kPage)",
+        file: "mla/scores.cuh",
+        snippet: "const int32_t end = ends[r];",
+        replacement: "const int32_t end = ends[r] >= 32 ? 64 : ends[r];",
         check: Check::Attention,
     },
     Mutant {

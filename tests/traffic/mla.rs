@@ -118,41 +118,69 @@ fn attend(splits: usize) -> Vec<Launched> {
 
 /// Rows of queries.
 const ROWS: usize = 2 * 64;
-/// A page, and the tile of a token's queries.
+/// A block of 64 tokens, and a block's tile of queries.
 const TILE: usize = 64 * TOKEN;
-/// Each thread reads the length, and the producer where a page is.
-const LENGTH: usize = 4 * 384;
-const PAGE: usize = TILE + 4;
+/// Consumers and two warps that copy read the length.
+const LENGTH: usize = 4 * (256 + 64);
 
+/// A cluster of two shares the tokens: both look pages up, each copies half of them.
 #[test]
 #[cfg_attr(not(ng_kernels), ignore = "needs compiled kernels: run cargo xtask setup")]
 fn each_visible_page_is_read_once() {
     let [attention] = &attend(1)[..] else { panic!("one kernel") };
     assert!(attention.bounded);
+    let loaded = 2 * (LENGTH + TILE) + 3 * (TILE + 2 * 4);
     let stored = ROWS * (2 * LATENT + 4);
-    assert_eq!(attention.bytes(), ((2 * (LENGTH + TILE) + 5 * PAGE) as u64, stored as u64));
+    assert_eq!(attention.bytes(), (loaded as u64, stored as u64));
 }
 
-/// Four splits of at most one page: three work for the second token, two for the first.
+/// Four splits of at most one block of tokens: three have work.
 #[test]
 #[cfg_attr(not(ng_kernels), ignore = "needs compiled kernels: run cargo xtask setup")]
 fn splits_share_the_pages() {
     const SPLITS: usize = 4;
+    const USED: usize = 3;
     const PARTIAL: usize = 4 * LATENT;
     let [split, combine] = &attend(SPLITS)[..] else { panic!("two kernels") };
     assert!(split.bounded && combine.bounded);
-    let loaded = 2 * SPLITS * LENGTH + 5 * (TILE + PAGE);
-    let stored = 5 * 64 * PARTIAL + SPLITS * ROWS * 8;
+    let loaded = SPLITS * 2 * LENGTH + USED * (2 * TILE + TILE + 2 * 4);
+    let stored = USED * ROWS * (PARTIAL + 8);
     assert_eq!(
         (split.kernel.as_str(), split.bytes()),
-        ("mla_attention_split_bf16", (loaded as u64, stored as u64))
+        ("mla_attention_bf16_c2", (loaded as u64, stored as u64))
     );
-    // All lanes read their row's maxima, and then those with the sums.
-    let loaded = ROWS * SPLITS * 32 * (4 + 8) + 5 * 64 * PARTIAL;
+    // All lanes read the length and their row's maxima, and then those with the sums; the first token sees nothing of the
+    // third piece.
+    let loaded = ROWS * 32 * (4 + USED * (4 + 8)) + 5 * 64 * PARTIAL;
     assert_eq!(
         (combine.kernel.as_str(), combine.bytes()),
         ("mla_combine_bf16", (loaded as u64, (ROWS * (2 * LATENT + 4)) as u64))
     );
+}
+
+/// One sequence of 20 blocks over 78 workers: a schedule, as many pieces as pay, and what joins them.
+#[test]
+#[cfg_attr(not(ng_kernels), ignore = "needs compiled kernels: run cargo xtask setup")]
+fn a_schedule_reads_each_page_once() {
+    const BLOCKS: usize = 20;
+    let launched = all(|device, stream| {
+        let (q, out) = (ones(device, &[1, 1, 16, LATENT + ROPE])?, ones(device, &[1, 1, 16, LATENT])?);
+        let cache = LatentCache::new(device, BLOCKS)?;
+        let pages: Vec<i32> = (0..BLOCKS as i32).collect();
+        let table = device.tensor(&[1, BLOCKS], &pages)?;
+        let lengths = device.tensor(&[1], &[(64 * BLOCKS) as i32])?;
+        let attention = Attention::new(&q, &cache, &table, &lengths, &out);
+        let workspace = device.zeros::<u8>(&[attention.workspace_bytes()])?;
+        attention.workspace(&workspace).launch(stream)
+    });
+    let [attention, combine, schedule] = &launched[..] else { panic!("three kernels") };
+    assert_eq!(
+        [&schedule.kernel, &attention.kernel, &combine.kernel],
+        ["mla_schedule_i32", "mla_attention_bf16", "mla_combine_bf16"]
+    );
+    let tokens =
+        attention.profile.lines.iter().filter(|line| line.opcode.starts_with("cp.async.bulk.tensor.4d"));
+    assert_eq!(tokens.map(|line| line.global_bytes).sum::<u64>(), (BLOCKS * TILE) as u64);
 }
 
 /// Of each part its values once; every piece of 16 bytes looks at its row's logarithms twice, for their maximum and for the
