@@ -455,4 +455,56 @@ struct NgIndexerLogitsParams {
 };
 static_assert(sizeof(NgIndexerLogitsParams) == 512 && __builtin_offsetof(NgIndexerLogitsParams, batch) == 464, "NgIndexerLogitsParams");
 
+// Dynamic shared memory of the sparse attention.
+#define NG_MLA_SPARSE_SHARED_BYTES 223360
+
+// Entries for pairs run in clusters of two blocks: tiles 2i and 2i + 1 of 64 heads.
+struct NgMlaSparseParams {
+    NgTensorMap query;   // bf16 [tokens, heads, 576]
+    NgTensorMap output;  // bf16 [tokens, heads, 512]
+    uint64_t cache;      // tokens of 1152 bytes (bf16) or 656 (e4m3 in blocks)
+    uint64_t indices;    // i32 [tokens, top_k]
+    uint64_t lengths;    // i32 [tokens / tokens_per_length]: entries of a list that count; 0: all
+    uint64_t sinks;      // f32 [heads], or 0
+    uint64_t lse;        // f32 [tokens, heads], or 0
+    uint64_t max_logits;  // f32 [tokens, heads], or 0
+    uint64_t partial_output;      // f32 [splits, tokens, heads, 512], not normalised
+    uint64_t partial_statistics;  // f32 [splits, tokens, heads, 4]: reference (base 2), sum, maximum of the raw scores, 0
+    uint64_t status;
+    int64_t index_stride;
+    int64_t lse_token_stride;
+    int64_t lse_head_stride;
+    int64_t max_token_stride;
+    int64_t max_head_stride;
+    int32_t tokens;
+    int32_t heads;
+    int32_t top_k;
+    int32_t tokens_per_length;
+    int32_t cache_tokens;
+    int32_t splits;
+    float scale;
+    float scale_log2;  // scale * log2(e)
+};
+static_assert(sizeof(NgMlaSparseParams) == 512 && __builtin_offsetof(NgMlaSparseParams, tokens) == 368, "NgMlaSparseParams");
+
+struct NgMlaSparseCombineParams {
+    uint64_t partial_output;
+    uint64_t partial_statistics;
+    uint64_t output;
+    uint64_t sinks;
+    uint64_t lse;
+    uint64_t max_logits;
+    int64_t output_token_stride;
+    int64_t output_head_stride;
+    int64_t lse_token_stride;
+    int64_t lse_head_stride;
+    int64_t max_token_stride;
+    int64_t max_head_stride;
+    int32_t tokens;
+    int32_t heads;
+    int32_t splits;
+    float scale;
+};
+static_assert(sizeof(NgMlaSparseCombineParams) == 112 && __builtin_offsetof(NgMlaSparseCombineParams, tokens) == 96, "NgMlaSparseCombineParams");
+
 #endif

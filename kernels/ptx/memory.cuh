@@ -14,4 +14,11 @@ __device__ __forceinline__ void prefetch_l2(uint64_t address) {
     asm volatile("prefetch.global.L2 [%0];" ::"l"(address) : "memory");
 }
 
+// 16 bytes to an address in shared memory.
+__device__ __forceinline__ void store_16(uint32_t to, uint4 values) {
+    asm volatile("st.shared.v4.b32 [%0], {%1, %2, %3, %4};" ::"r"(to), "r"(values.x), "r"(values.y), "r"(values.z),
+                 "r"(values.w)
+                 : "memory");
+}
+
 }  // namespace ng::ptx

@@ -104,6 +104,14 @@ __device__ __forceinline__ void tma_store_4d(const void* map, uint32_t shared, i
                  : "memory");
 }
 
+// From here to the shared memory of another block of the cluster, whose barrier counts the bytes; `to` and `barrier` are
+// addresses of cluster_address.
+__device__ __forceinline__ void bulk_send(uint32_t to, uint32_t from, uint32_t bytes, uint32_t barrier) {
+    asm volatile("cp.async.bulk.shared::cluster.shared::cta.mbarrier::complete_tx::bytes [%0], [%1], %2, [%3];" ::"r"(to),
+                 "r"(from), "r"(bytes), "r"(barrier)
+                 : "memory");
+}
+
 __device__ __forceinline__ void bulk_commit_group() { asm volatile("cp.async.bulk.commit_group;" ::: "memory"); }
 
 // At most `Pending` of the newest groups may still write global memory.

@@ -209,6 +209,70 @@ parameters!(NgMlaCombineParams, 152, {
     scale_log2: 144,
 });
 
+/// Dynamic shared memory of the sparse attention.
+pub const NG_MLA_SPARSE_SHARED_BYTES: u32 = 223_360;
+
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct NgMlaSparseParams {
+    pub query: NgTensorMap,
+    pub output: NgTensorMap,
+    pub cache: u64,
+    pub indices: u64,
+    pub lengths: u64,
+    pub sinks: u64,
+    pub lse: u64,
+    pub max_logits: u64,
+    pub partial_output: u64,
+    pub partial_statistics: u64,
+    pub status: u64,
+    pub index_stride: i64,
+    pub lse_token_stride: i64,
+    pub lse_head_stride: i64,
+    pub max_token_stride: i64,
+    pub max_head_stride: i64,
+    pub tokens: i32,
+    pub heads: i32,
+    pub top_k: i32,
+    pub tokens_per_length: i32,
+    pub cache_tokens: i32,
+    pub splits: i32,
+    pub scale: f32,
+    pub scale_log2: f32,
+}
+parameters!(NgMlaSparseParams, 512, {
+    query: 0, output: 128, cache: 256, indices: 264, lengths: 272, sinks: 280, lse: 288, max_logits: 296,
+    partial_output: 304, partial_statistics: 312, status: 320, index_stride: 328, lse_token_stride: 336,
+    lse_head_stride: 344, max_token_stride: 352, max_head_stride: 360, tokens: 368, heads: 372, top_k: 376,
+    tokens_per_length: 380, cache_tokens: 384, splits: 388, scale: 392, scale_log2: 396,
+});
+
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct NgMlaSparseCombineParams {
+    pub partial_output: u64,
+    pub partial_statistics: u64,
+    pub output: u64,
+    pub sinks: u64,
+    pub lse: u64,
+    pub max_logits: u64,
+    pub output_token_stride: i64,
+    pub output_head_stride: i64,
+    pub lse_token_stride: i64,
+    pub lse_head_stride: i64,
+    pub max_token_stride: i64,
+    pub max_head_stride: i64,
+    pub tokens: i32,
+    pub heads: i32,
+    pub splits: i32,
+    pub scale: f32,
+}
+parameters!(NgMlaSparseCombineParams, 112, {
+    partial_output: 0, partial_statistics: 8, output: 16, sinks: 24, lse: 32, max_logits: 40, output_token_stride: 48,
+    output_head_stride: 56, lse_token_stride: 64, lse_head_stride: 72, max_token_stride: 80, max_head_stride: 88,
+    tokens: 96, heads: 100, splits: 104, scale: 108,
+});
+
 // ---- matrix products ----
 
 /// One matrix B for all rows.

@@ -14,6 +14,8 @@ mod merge;
 pub mod plan;
 pub mod reference;
 mod rope;
+mod sparse;
+pub mod sparse_plan;
 mod top_k;
 
 pub use attention::Attention;
@@ -26,4 +28,5 @@ pub use half::Half;
 pub use indexer::{IndexerLogits, IndexerPages, PagedIndexerLogits};
 pub use merge::Merge;
 pub use rope::{Rope, RopeParameters, RopeTables, Yarn};
+pub use sparse::SparseAttention;
 pub use top_k::TopK;

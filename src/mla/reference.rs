@@ -3,6 +3,7 @@
 pub mod cache;
 pub mod indexer;
 pub mod merge;
+pub mod sparse;
 pub mod top_k;
 
 use half::bf16;

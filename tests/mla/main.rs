@@ -7,4 +7,5 @@ mod common;
 mod indexer;
 mod merge;
 mod properties;
+mod sparse;
 mod top_k;

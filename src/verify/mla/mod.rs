@@ -8,6 +8,7 @@ mod exact;
 pub mod indexer;
 mod merge;
 pub mod properties;
+pub mod sparse;
 pub mod top_k;
 
 pub(super) use cases::cases;
