@@ -68,6 +68,9 @@ fn every_operation_meets_bad_inputs() {
         "CacheGather",
         "CachePageCopy",
         "Attention",
+        "IndexerLogits",
+        "PagedIndexerLogits",
+        "TopK",
         "Merge",
     ] {
         assert!(calls.contains_key(operation), "{operation} is not among {calls:?}");

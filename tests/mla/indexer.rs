@@ -1,9 +1,9 @@
 //! The lightning indexer.
 
 use crate::common::{config, device, device_under};
-use narrowgauge::mla::{IndexerLogits, IndexerPages, PagedIndexerLogits};
+use narrowgauge::mla::{IndexerLogits, IndexerPages, PagedIndexerLogits, TopK};
 use narrowgauge::verify::mla::indexer::{IndexerCheck, Operands};
-use narrowgauge::verify::{Source, under_every_schedule};
+use narrowgauge::verify::{self, Source, under_every_schedule};
 use narrowgauge::{E4m3, Error, Fp8Rows, Result, Tensor};
 use proptest::prelude::*;
 
@@ -55,6 +55,47 @@ fn every_schedule_gives_logits_within_the_bound() {
         let check = IndexerCheck { operands: Operands::Integers, ..check };
         under_every_schedule(&device(), |device| check.check(device, 6)).unwrap();
     }
+}
+
+/// Where all logits are equal the first keys are chosen, as many as the lengths say when the graph runs.
+#[test]
+#[cfg_attr(not(ng_kernels), ignore = "needs compiled kernels: run cargo xtask setup")]
+fn a_graph_takes_new_lengths() {
+    const K: usize = 256;
+    under_every_schedule(&device(), |device| {
+        let run = || -> Result<Vec<Vec<i32>>> {
+            let one = E4m3::from_f32(1.0);
+            let (q, weights) = (device.full(&[2, 1, 64, 128], one)?, device.full(&[2, 1, 64], 1.0f32)?);
+            let keys = Fp8Rows::per_row(device.full(&[12, 64, 128], one)?, device.full(&[12, 64], 1.0f32)?)?;
+            let table = device.tensor(&[2, 5], &[4, 2, 0, 11, 7, 1, 3, 5, 6, 8])?;
+            let lengths = device.tensor(&[2], &[5, 300])?;
+            let (logits, chosen) = (device.zeros::<f32>(&[2, 320])?, device.zeros::<i32>(&[2, K])?);
+            let stream = device.stream();
+            let graph = stream.capture(|stream| {
+                let pages = IndexerPages::new(&keys, &table, &lengths);
+                PagedIndexerLogits::new(&q, pages, &weights, &logits).launch(stream)?;
+                TopK::new(&logits, &chosen).ends(&lengths).launch(stream)
+            })?;
+            let mut answers = Vec::new();
+            for new in [[5, 300], [200, 0], [320, 256]] {
+                lengths.write(&new)?;
+                chosen.write(&[-7; 2 * K])?;
+                graph.launch(&stream)?;
+                answers.push(chosen.to_vec()?);
+            }
+            Ok(answers)
+        };
+        let answers = run().map_err(|error| error.to_string())?;
+        for (new, answer) in [[5, 300], [200, 0], [320, 256]].into_iter().zip(&answers) {
+            for (row, length) in new.into_iter().enumerate() {
+                let want: Vec<i32> =
+                    (0..K as i32).map(|column| if column < length { column } else { -1 }).collect();
+                verify::exact(&format!("of {length} keys"), &answer[row * K..(row + 1) * K], &want)?;
+            }
+        }
+        Ok(())
+    })
+    .unwrap();
 }
 
 proptest! {

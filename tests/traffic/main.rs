@@ -5,6 +5,7 @@
 #![cfg(feature = "sim")]
 
 mod gemm;
+mod indexer;
 mod mla;
 mod norm;
 mod products;

@@ -6,6 +6,7 @@
 mod attention;
 mod experts;
 mod fp8_products;
+mod indexer;
 mod latent_cache;
 mod operand;
 pub mod products;
@@ -233,6 +234,24 @@ pub const OPERATIONS: &[Operation] = &[
         case: |e| attention::attention(e[0], e[1], e[2]),
     },
     Operation {
+        name: "indexer_logits",
+        what: "lightning indexer, m tokens that see all keys",
+        extents: &[("m", 16), ("heads", 64), ("length", 1024)],
+        case: |e| indexer::logits(e[0], e[1], e[2]),
+    },
+    Operation {
+        name: "indexer_decode",
+        what: "lightning indexer over pages, m query tokens a sequence",
+        extents: &[("sequences", 4), ("m", 1), ("heads", 64), ("length", 1024)],
+        case: |e| indexer::decode(e[0], e[1], e[2], e[3]),
+    },
+    Operation {
+        name: "top_k",
+        what: "the k largest of n scores",
+        extents: &[("m", 4), ("n", 8192), ("k", 512)],
+        case: |e| indexer::top_k(e[0], e[1], e[2]),
+    },
+    Operation {
         name: "rope",
         what: "rotary embedding of queries",
         extents: &[("m", 64), ("heads", 16)],
@@ -298,6 +317,13 @@ pub fn all(simulated: bool) -> Vec<Case> {
     cases.extend(lengths.iter().map(|&length| attention::attention(sequences, heads, length)));
     cases.extend([0, 2, 3].map(|layout| latent_cache::cache_gather(sequences, lengths[0], layout)));
     cases.push(latent_cache::cache_page_copy(8 * sequences, 2));
+    // DeepSeek-V3.2's: 64 heads, the 2048 best.
+    let (queries, length) = if simulated { (8, 1024) } else { (4096, 65_536) };
+    cases.push(indexer::logits(queries, 64, length));
+    cases.extend([1, 2].map(|tokens| indexer::decode(sequences, tokens, 64, length)));
+    cases.extend(
+        [sequences, queries.min(1024)].map(|rows| indexer::top_k(rows, 2 * length, length.min(2048))),
+    );
     cases
 }
 

@@ -41,6 +41,8 @@ pub struct IndexerCheck {
     pub operands: Operands,
     /// Whether some bounds or pages are outside.
     pub bad: bool,
+    /// Whether a query, a key and a scale are NaN.
+    pub nan: bool,
 }
 
 /// Where a sequence's keys lie, and what a row of the answer sees of them.
@@ -55,7 +57,7 @@ impl IndexerCheck {
     /// Keys in one row.
     pub fn prefill(tokens: usize, heads: usize, keys: usize) -> Self {
         let operands = Operands::Normal;
-        Self { batch: 1, tokens, heads, keys, page_tokens: 0, operands, bad: false }
+        Self { batch: 1, tokens, heads, keys, page_tokens: 0, operands, bad: false, nan: false }
     }
 
     /// Keys in pages of 64.
@@ -141,7 +143,7 @@ impl IndexerCheck {
             Operands::Normal => source.normals(count, 0.3),
             Operands::Integers => source.powers(count, -1, 1),
         };
-        let q = draw(source, batch * tokens * heads * WIDTH);
+        let mut q = draw(source, batch * tokens * heads * WIDTH);
         let mut weights = small(source, batch * tokens * heads);
         weights.iter_mut().step_by(3).for_each(|weight| *weight = -*weight);
 
@@ -162,6 +164,11 @@ impl IndexerCheck {
                     None => first_missing = true,
                 }
             }
+        }
+        if self.nan {
+            q[source.below(heads * WIDTH)] = E4m3::NAN;
+            k[source.below(places * WIDTH)] = E4m3::NAN;
+            scales[source.below(places)] = f32::NAN;
         }
         if first_missing {
             status |= NG_STATUS_BAD_PAGE;
@@ -197,7 +204,13 @@ impl IndexerCheck {
                 let key = place * WIDTH..(place + 1) * WIDTH;
                 let weights64: Vec<f64> = weights[rows.clone()].iter().map(|w| f64::from(*w)).collect();
                 let scale = f64::from(scales[place]);
-                want.push(logit(&q64[elements.clone()], &k64[key.clone()], &weights64, scale));
+                let exactly = logit(&q64[elements.clone()], &k64[key.clone()], &weights64, scale);
+                if exactly.is_nan() {
+                    exact("NaN", &[value.is_nan()], &[true])?;
+                    seen.pop();
+                    continue;
+                }
+                want.push(exactly);
                 bound.push(match operands {
                     Operands::Integers => 0.0,
                     Operands::Normal => error(&q64[elements.clone()], &k64[key.clone()], &weights64, scale),
@@ -306,6 +319,7 @@ impl IndexerCheck {
             page_tokens: if paged { [32, 64, 64, 128][source.below(4)] } else { 0 },
             operands: [Operands::Normal, Operands::Integers][source.below(2)],
             bad: source.below(3) == 0,
+            nan: source.below(4) == 0,
         }
     }
 }
