@@ -8,6 +8,7 @@ mod gemm;
 mod indexer;
 mod mla;
 mod norm;
+mod other_products;
 mod products;
 mod quant;
 mod routing;

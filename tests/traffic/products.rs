@@ -5,22 +5,22 @@ use narrowgauge::{Device, E4m3, Fp8Blocks, Fp8Rows, Result, bf16};
 use std::cell::Cell;
 
 const SECTOR: u64 = 32;
-const BLOCK: usize = 128;
+pub(super) const BLOCK: usize = 128;
 
-fn rows(device: &Device, shape: &[usize]) -> Result<Fp8Rows> {
+pub(super) fn rows(device: &Device, shape: &[usize]) -> Result<Fp8Rows> {
     let mut blocks = shape.to_vec();
     *blocks.last_mut().unwrap() /= BLOCK;
     Fp8Rows::new(device.full(shape, E4m3::from_f32(1.0))?, device.full(&blocks, 0.5f32)?)
 }
 
-fn weights(device: &Device, shape: &[usize]) -> Result<Fp8Blocks> {
+pub(super) fn weights(device: &Device, shape: &[usize]) -> Result<Fp8Blocks> {
     let mut blocks = shape.to_vec();
     blocks.iter_mut().rev().take(2).for_each(|extent| *extent = extent.div_ceil(BLOCK));
     Fp8Blocks::new(device.full(shape, E4m3::from_f32(1.0))?, device.full(&blocks, 0.5f32)?)
 }
 
 /// Bytes of the allocation at an address, each once and as requested.
-fn moved(launched: &Launched, address: u64) -> (u64, u64) {
+pub(super) fn moved(launched: &Launched, address: u64) -> (u64, u64) {
     let mut regions = launched.profile.regions.iter();
     let region = regions.find(|r| (r.address..r.address + r.bytes).contains(&address)).unwrap();
     (
@@ -30,14 +30,14 @@ fn moved(launched: &Launched, address: u64) -> (u64, u64) {
 }
 
 /// Bytes of the allocation at an address that came into L2 ahead of their use.
-fn prefetched(launched: &Launched, address: u64) -> u64 {
+pub(super) fn prefetched(launched: &Launched, address: u64) -> u64 {
     let mut regions = launched.profile.regions.iter();
     SECTOR * regions.find(|r| (r.address..r.address + r.bytes).contains(&address)).unwrap().prefetch_sectors
 }
 
 /// What holds of each product: nothing moves that need not, nobody waits for a bank, and the tensor cores do the tiles' work.
 #[track_caller]
-fn is_clean(launched: &Launched, ideal: usize, macs: usize) {
+pub(super) fn is_clean(launched: &Launched, ideal: usize, macs: usize) {
     let (loads, stores) = launched.profile.unique_sectors();
     let unique = SECTOR * (loads + stores);
     let kernel = &launched.kernel;

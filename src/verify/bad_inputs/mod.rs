@@ -3,6 +3,7 @@
 //! None may crash, hang, or be silently wrong. An error found on the host leaves outputs as they were.
 
 mod attention;
+mod half_groups;
 mod indexer;
 mod lab;
 mod memory;

@@ -1,7 +1,7 @@
 //! Tokens, experts and groups: kinds 25 to 41.
 
 use super::lab::{Lab, is};
-use super::{Row, row};
+use super::{Row, half_groups, row};
 use crate::device::abi::{
     NG_STATUS_BAD_EXPERT, NG_STATUS_BAD_OFFSETS, NG_STATUS_BAD_POSITION, NG_STATUS_BAD_ROW,
     NG_STATUS_BAD_SLOT, NG_STATUS_BAD_TOKEN, NG_STATUS_NAN_SCORE, NG_STATUS_UNROUTED,
@@ -9,7 +9,10 @@ use crate::device::abi::{
 use crate::dtype::{E4m3, bf16};
 use crate::error::Result;
 use crate::fp8::{Fp8Blocks, Fp8Rows, ScaleLayout};
-use crate::gemm::{Fp8Gemm, GroupedFp8Gemm, KGroupedFp8Gemm, MaskedFp8Gemm, MaskedFp8GemmSwiglu};
+use crate::gemm::{
+    Fp8Gemm, GroupedFp8Gemm, GroupedHalfGemm, KGroupedFp8Gemm, MaskedFp8Gemm, MaskedFp8GemmSwiglu,
+    MaskedHalfGemm,
+};
 use crate::mla::{CacheGather, CachePageCopy, CacheWrite, LatentCache, Rope, RopeTables};
 use crate::routing::{Combine, GatherRows, Permutation, Permute, Router};
 use crate::tensor::Tensor;
@@ -390,6 +393,14 @@ pub(super) fn rows() -> Vec<Row> {
         ),
         row!(39, "an expert without tokens", [
             NoOp "GroupedFp8Gemm" |lab| GROUPED.check::<bf16>(lab.device).map(drop),
+            NoOp "GroupedHalfGemm, all empty" |lab| lab.does_nothing::<bf16>(&[4, 8], |out, stream| {
+                GroupedHalfGemm::new(&lab.halves(&[4, 64]), &lab.halves(&[3, 8, 64]), &lab.integers(&[4]), out)
+                    .launch(stream)
+            }),
+            NoOp "MaskedHalfGemm, all empty" |lab| lab.does_nothing::<bf16>(&[3, 4, 8], |out, stream| {
+                MaskedHalfGemm::new(&lab.halves(&[3, 4, 64]), &lab.halves(&[3, 8, 64]), &lab.integers(&[3]), out)
+                    .launch(stream)
+            }),
             NoOp "GroupedFp8Gemm, all empty" |lab| lab.does_nothing::<bf16>(&[4, 8], |out, stream| {
                 let (a, b) = (lab.zero_rows(4, 64), lab.blocks(&[3, 8, 64]));
                 GroupedFp8Gemm::new(&a, &b, &lab.integers(&[4]), out).launch(stream)
@@ -400,6 +411,12 @@ pub(super) fn rows() -> Vec<Row> {
             Masked "GroupedFp8Gemm, beyond the rows" |lab| offsets_of(lab, &[0, 8, 12, 21]),
             Masked "GroupedFp8Gemm, negative" |lab| offsets_of(lab, &[-3, 8, 12, 20]),
             Masked "GroupedFp8Gemm, nonsense" |lab| offsets_of(lab, &[i32::MAX, i32::MIN, 0, 5]),
+            Masked "GroupedHalfGemm, decreasing" |lab| half_groups::offsets(lab, [0, 8, 4, 20], [8, 8, 20]),
+            Masked "GroupedHalfGemm, beyond the rows" |lab| half_groups::offsets(lab, [0, 8, 12, 21], [8, 12, 20]),
+            Masked "GroupedHalfGemm, nonsense" |lab| {
+                half_groups::offsets(lab, [-3, i32::MIN, 7, i32::MAX], [0, 7, 20])
+            },
+            Error "GroupedHalfGemm, too few" |lab| half_groups::refused(lab, false, 3),
             Masked "CacheGather" |lab| {
                 let (cache, out) = (LatentCache::new(lab.device, 1).map_err(text)?, lab.halves(&[8, 576]));
                 let offsets = lab.tensor(&[4], &[0, 6, 4, 9]);
@@ -434,6 +451,9 @@ pub(super) fn rows() -> Vec<Row> {
                 codes.finish("the codes", &mut Default::default())?;
                 scales.finish("the scales", &mut Default::default()).map(drop)
             },
+            Masked "MaskedHalfGemm" |lab| half_groups::counts(lab, [1, 6, i32::MAX], [1, 5, 5]),
+            Masked "MaskedHalfGemm, negative" |lab| half_groups::counts(lab, [3, -1, i32::MIN], [3, 0, 0]),
+            Error "MaskedHalfGemm, too few" |lab| half_groups::refused(lab, true, 2),
             Masked "MaskedFp8Gemm, negative" |lab| counts_of(lab, [1, -1, 20]),
             Masked "MaskedFp8Gemm, nonsense" |lab| counts_of(lab, [i32::MIN, i32::MAX, 0]),
             Error "MaskedFp8Gemm, too few" |lab| lab.refuses::<bf16>(&[3, 4, 8], "counts", |out, stream| {

@@ -2,16 +2,19 @@
 
 use super::lab::Lab;
 use super::{Row, row};
-use crate::dtype::bf16;
+use crate::dtype::{E4m3, bf16};
 use crate::error::Result;
 use crate::fp8::{Fp8Blocks, Fp8Rows, ScaleLayout};
-use crate::gemm::{BatchedHalfGemm, Fp8Gemm, Fp8GemmSwiglu, GroupedFp8Gemm, GroupedFp8GemmSwiglu, HalfGemm};
+use crate::gemm::{
+    BatchedHalfGemm, Fp8Gemm, Fp8GemmSwiglu, GroupedFp8Gemm, GroupedFp8GemmSwiglu, GroupedHalfGemm, HalfGemm,
+    TransposeFp8,
+};
 use crate::mla::{Attention, LatentCache};
 use crate::norm::{Add, RmsNorm, RmsNormQuantize};
 use crate::quant::Quantize;
 use crate::routing::{GatherRows, Permutation, SwigluQuantize};
 use crate::tensor::Tensor;
-use crate::verify::gemm::{Form, Fp8Check, HalfCheck, Rows, SwigluCheck, Values};
+use crate::verify::gemm::{Form, Fp8Check, HalfCheck, Rows, SwigluCheck, TransposeCheck, Values};
 use crate::verify::surrounded::{Place, bits, text};
 use crate::verify::{exact, norm, quant};
 use crate::vocab::Embedding;
@@ -68,6 +71,18 @@ fn attention(lab: &Lab<'_>, query: &Tensor<bf16>, out: &Tensor<bf16>) -> Result<
     Attention::new(query, &cache, &table, &lengths, out).launch(&lab.stream)
 }
 
+fn transposed(lab: &Lab<'_>, [rows, columns]: [usize; 2], place: Place) -> Done {
+    let check = TransposeCheck {
+        matrices: None,
+        rows,
+        columns,
+        padding: [place.padding; 2],
+        offset: [place.offset; 2],
+        seed: 3,
+    };
+    check.check(lab.device).map(drop)
+}
+
 fn swiglu(lab: &Lab<'_>, product: Fp8Check<'_>) -> Done {
     SwigluCheck { product, clamp: Some(10.0), power_of_two: false }.check(lab.device).map(drop)
 }
@@ -91,6 +106,13 @@ pub(super) fn rows() -> Vec<Row> {
             }),
             NoOp "BatchedHalfGemm" |lab| lab.does_nothing::<bf16>(&[2, 0, 8], |out, stream| {
                 BatchedHalfGemm::new(&lab.halves(&[2, 0, 64]), &lab.halves(&[2, 8, 64]), out).launch(stream)
+            }),
+            NoOp "GroupedHalfGemm" |lab| lab.does_nothing::<bf16>(&[0, 8], |out, stream| {
+                let offsets = lab.integers(&[3]);
+                GroupedHalfGemm::new(&lab.halves(&[0, 64]), &lab.halves(&[2, 8, 64]), &offsets, out).launch(stream)
+            }),
+            NoOp "TransposeFp8" |lab| lab.does_nothing::<E4m3>(&[64, 0], |out, stream| {
+                TransposeFp8::new(&lab.codes(&[0, 64]), out).launch(stream)
             }),
             NoOp "Quantize" |lab| Quantize::new(&lab.halves(&[0, 64]), &lab.rows(0, 64)).launch(&lab.stream).map_err(text),
             NoOp "RmsNorm" |lab| lab.does_nothing::<bf16>(&[0, 64], |out, stream| {
@@ -132,6 +154,8 @@ pub(super) fn rows() -> Vec<Row> {
             Works "GroupedFp8Gemm" |lab| fp8(lab, Fp8Check { k: 0, rows: Rows::Groups(&[2, 0, 5]), ..FP8 }),
             Works "HalfGemm" |lab| half(lab, HalfCheck { k: 0, ..HALF }),
             Works "BatchedHalfGemm" |lab| half(lab, HalfCheck { k: 0, rows: Rows::Batched(2, 3), ..HALF }),
+            Works "GroupedHalfGemm" |lab| half(lab, HalfCheck { k: 0, rows: Rows::Groups(&[2, 0, 5]), ..HALF }),
+            Works "MaskedHalfGemm" |lab| half(lab, HalfCheck { k: 0, rows: Rows::Masked(&[2, 0, 5], 6), ..HALF }),
         ]),
         row!(4, "K not a multiple of 128", [
             Works "Fp8Gemm" |lab| fp8(lab, Fp8Check { k: 300, ..FP8 }),
@@ -141,6 +165,8 @@ pub(super) fn rows() -> Vec<Row> {
                 swiglu(lab, Fp8Check { n: 256, k: 129, rows: Rows::Groups(&[2, 0, 5]), ..FP8 })
             },
             Works "HalfGemm" |lab| half(lab, HalfCheck { k: 33, ..HALF }),
+            Works "GroupedHalfGemm" |lab| half(lab, HalfCheck { k: 33, rows: Rows::Groups(&[2, 0, 5]), ..HALF }),
+            Works "TransposeFp8" |lab| transposed(lab, [33, 129], Place::default()),
             Works "Quantize" |lab| {
                 quant::check(lab.device, &quant::Problem { columns: 200, ..Default::default() }).map(drop)
             },
@@ -207,6 +233,7 @@ pub(super) fn rows() -> Vec<Row> {
                 let query = lab.halves(&[1, 1, 2, 584]).slice(3, 4..580)?;
                 attention(lab, &query, out)
             }),
+            Works "TransposeFp8" |lab| transposed(lab, [40, 24], Place { offset: 5, padding: 0 }),
             Works "RmsNorm" |lab| {
                 let place = Place { offset: 1, padding: 0 };
                 norm::check(lab.device, &norm::Problem { place, ..Default::default() }).map(drop)
@@ -232,6 +259,7 @@ pub(super) fn rows() -> Vec<Row> {
                 let query = lab.halves(&[1, 1, 2, 580]).slice(3, 0..576)?;
                 attention(lab, &query, out)
             }),
+            Works "TransposeFp8" |lab| transposed(lab, [40, 24], Place { offset: 0, padding: 3 }),
             Works "Quantize" |lab| {
                 let place = Place { offset: 0, padding: 3 };
                 quant::check(lab.device, &quant::Problem { place, ..Default::default() }).map(drop)
@@ -251,6 +279,9 @@ pub(super) fn rows() -> Vec<Row> {
             Error "Tensor::reshape" |lab| lab.refused("shape", lab.integers(&[8]).reshape(&[3, 3]).map(drop)),
             Error "Fp8Gemm" |lab| lab.refuses::<bf16>(&[2, 64], "out", |out, stream| {
                 Fp8Gemm::new(&lab.zero_rows(3, 128), &lab.blocks(&[64, 128]), out).launch(stream)
+            }),
+            Error "TransposeFp8" |lab| lab.refuses::<E4m3>(&[8, 3], "out", |out, stream| {
+                TransposeFp8::new(&lab.codes(&[4, 8]), out).launch(stream)
             }),
             Error "GatherRows" |lab| lab.refuses_rows([7, 128], "out", |out, stream| {
                 let permutation = Permutation::empty(lab.device, 4, 2, 8)?;
