@@ -507,4 +507,39 @@ struct NgMlaSparseCombineParams {
 };
 static_assert(sizeof(NgMlaSparseCombineParams) == 112 && __builtin_offsetof(NgMlaSparseCombineParams, tokens) == 96, "NgMlaSparseCombineParams");
 
+// ---- attention with keys and values of each head ----
+
+// Queries of a block.
+#define NG_PREFILL_ROWS 128
+
+struct NgPrefillParams {
+    NgTensorMap query;     // bf16 or f16 [queries, heads, 192 or 128]
+    NgTensorMap key;       // [keys, key heads, 128], the first 128 columns
+    NgTensorMap key_rope;  // [keys, key heads or 1, 64], the rest, where there is one
+    NgTensorMap value;     // [keys, key heads, 128]
+    uint64_t query_offsets;  // i32 [sequences + 1], or 0: one sequence
+    uint64_t key_offsets;
+    uint64_t sinks;  // f32 [heads], or 0
+    uint64_t out;    // [queries, heads, 128]
+    uint64_t lse;    // f32 [heads, queries], or 0
+    uint64_t status;
+    int64_t out_token_stride;
+    int64_t out_head_stride;
+    int64_t lse_head_stride;
+    int64_t lse_token_stride;
+    uint32_t sequences;
+    uint32_t queries;
+    uint32_t keys;
+    uint32_t heads;
+    uint32_t group;          // heads that share a key's head
+    uint32_t tiles;          // of queries, at most, over all sequences
+    uint32_t section_heads;  // heads whose blocks stand together
+    uint32_t shared_rope;    // `key_rope` has one head
+    uint32_t causal;
+    uint32_t f16;
+    float scale_log2;  // scale * log2(e)
+    uint32_t reserved;
+};
+static_assert(sizeof(NgPrefillParams) == 640 && __builtin_offsetof(NgPrefillParams, sequences) == 592, "NgPrefillParams");
+
 #endif

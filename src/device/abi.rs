@@ -1002,3 +1002,66 @@ parameters!(NgIndexerLogitsParams, 512, {
     heads: 472, padded_heads: 476, columns: 480, page_tokens: 484, cache_pages: 488, chunks: 492, chunk_tiles: 496,
     reserved: 500,
 });
+
+/// Queries of a block.
+pub const NG_PREFILL_ROWS: u32 = 128;
+
+/// Parameters of `mla_prefill_*`.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub(crate) struct NgPrefillParams {
+    pub(crate) query: NgTensorMap,
+    pub(crate) key: NgTensorMap,
+    pub(crate) key_rope: NgTensorMap,
+    pub(crate) value: NgTensorMap,
+    pub(crate) query_offsets: u64,
+    pub(crate) key_offsets: u64,
+    pub(crate) sinks: u64,
+    pub(crate) out: u64,
+    pub(crate) lse: u64,
+    pub(crate) status: u64,
+    pub(crate) out_token_stride: i64,
+    pub(crate) out_head_stride: i64,
+    pub(crate) lse_head_stride: i64,
+    pub(crate) lse_token_stride: i64,
+    pub(crate) sequences: u32,
+    pub(crate) queries: u32,
+    pub(crate) keys: u32,
+    pub(crate) heads: u32,
+    pub(crate) group: u32,
+    pub(crate) tiles: u32,
+    pub(crate) section_heads: u32,
+    pub(crate) shared_rope: u32,
+    pub(crate) causal: u32,
+    pub(crate) f16: u32,
+    pub(crate) scale_log2: f32,
+    pub(crate) reserved: u32,
+}
+parameters!(NgPrefillParams, 640, {
+    query: 0,
+    key: 128,
+    key_rope: 256,
+    value: 384,
+    query_offsets: 512,
+    key_offsets: 520,
+    sinks: 528,
+    out: 536,
+    lse: 544,
+    status: 552,
+    out_token_stride: 560,
+    out_head_stride: 568,
+    lse_head_stride: 576,
+    lse_token_stride: 584,
+    sequences: 592,
+    queries: 596,
+    keys: 600,
+    heads: 604,
+    group: 608,
+    tiles: 612,
+    section_heads: 616,
+    shared_rope: 620,
+    causal: 624,
+    f16: 628,
+    scale_log2: 632,
+    reserved: 636,
+});

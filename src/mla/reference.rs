@@ -3,6 +3,7 @@
 pub mod cache;
 pub mod indexer;
 pub mod merge;
+pub mod prefill;
 pub mod sparse;
 pub mod top_k;
 

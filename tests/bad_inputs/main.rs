@@ -72,6 +72,7 @@ fn every_operation_meets_bad_inputs() {
         "PagedIndexerLogits",
         "TopK",
         "Merge",
+        "Prefill",
     ] {
         assert!(calls.contains_key(operation), "{operation} is not among {calls:?}");
     }

@@ -6,6 +6,7 @@ mod cache;
 mod common;
 mod indexer;
 mod merge;
+mod prefill;
 mod properties;
 mod sparse;
 mod top_k;

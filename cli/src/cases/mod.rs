@@ -9,6 +9,7 @@ mod fp8_products;
 mod indexer;
 mod latent_cache;
 mod operand;
+mod prefill;
 pub mod products;
 mod rows;
 
@@ -252,6 +253,18 @@ pub const OPERATIONS: &[Operation] = &[
         case: |e| indexer::top_k(e[0], e[1], e[2]),
     },
     Operation {
+        name: "prefill",
+        what: "attention with keys and values of each head, causal",
+        extents: &[("tokens", 512), ("heads", 2), ("width", 192)],
+        case: |e| prefill::prefill(e[0], e[1], e[2]),
+    },
+    Operation {
+        name: "merge",
+        what: "partial attentions joined by their logarithms",
+        extents: &[("parts", 2), ("m", 64), ("heads", 16), ("n", 128)],
+        case: |e| prefill::merge(e[0], e[1], e[2], e[3]),
+    },
+    Operation {
         name: "rope",
         what: "rotary embedding of queries",
         extents: &[("m", 64), ("heads", 16)],
@@ -324,6 +337,12 @@ pub fn all(simulated: bool) -> Vec<Case> {
     cases.extend(
         [sequences, queries.min(1024)].map(|rows| indexer::top_k(rows, 2 * length, length.min(2048))),
     );
+    let (prompts, prompt_heads): (&[usize], usize) =
+        if simulated { (&[256], 2) } else { (&[2048, 8192], 128) };
+    for (&prompt, width) in prompts.iter().flat_map(|prompt| [(prompt, 192), (prompt, 128)]) {
+        cases.push(prefill::prefill(prompt, prompt_heads, width));
+    }
+    cases.push(prefill::merge(2, if simulated { 64 } else { 8192 }, heads, 128));
     cases
 }
 

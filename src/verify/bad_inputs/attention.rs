@@ -2,13 +2,14 @@
 
 use super::lab::{Lab, is};
 use super::{Row, row};
-use crate::device::abi::{NG_STATUS_BAD_LENGTH, NG_STATUS_BAD_PAGE};
+use crate::device::abi::{NG_STATUS_BAD_LENGTH, NG_STATUS_BAD_OFFSETS, NG_STATUS_BAD_PAGE};
 use crate::dtype::bf16;
 use crate::gemm::BatchedHalfGemm;
-use crate::mla::{Attention, CacheLayout, LatentCache, Merge};
+use crate::mla::{Attention, CacheLayout, LatentCache, Merge, Prefill};
 use crate::verify::latent_cache::{
     GatherProblem, LAYOUTS, PagesProblem, check_cache_gather, check_cache_pages,
 };
+use crate::verify::mla::prefill::{Heads, PrefillInputs};
 use crate::verify::mla::properties::{Property, holds};
 use crate::verify::mla::{AttentionInputs, AttentionOutputs};
 use crate::verify::surrounded::Place;
@@ -29,6 +30,12 @@ fn masked(lab: &Lab<'_>, inputs: &AttentionInputs, want: u32) -> Done {
         let outputs = inputs.check(lab.device, splits)?;
         exact("status", &[outputs.status.bits()], &[want])
     })
+}
+
+const HEADS: Heads = Heads { heads: 2, key_heads: 1, width: 192 };
+
+fn prefill(lengths: &[[usize; 2]]) -> PrefillInputs<bf16> {
+    PrefillInputs::normal(&mut Source::new(42), lengths, HEADS)
 }
 
 /// Output and logarithm of one sequence of one token and four heads.
@@ -56,6 +63,13 @@ pub(super) fn rows() -> Vec<Row> {
                     Attention::new(&query, &cache, &table, &lengths, out).launch(stream)
                 })
             },
+            NoOp "Prefill" |lab| {
+                let (q, k, v) = (lab.halves(&[3, 2, 192]), lab.halves(&[3, 1, 192]), lab.halves(&[3, 1, 128]));
+                let none = lab.integers(&[1]);
+                lab.does_nothing::<bf16>(&[3, 2, 128], |out, stream| {
+                    Prefill::new(&q, &k, &v, out).sequences(&none, &none).launch(stream)
+                })
+            },
             NoOp "Merge" |lab| lab.does_nothing::<bf16>(&[0, 4, 8], |out, stream| {
                 Merge::new(&lab.halves(&[2, 0, 4, 8]), &lab.floats(&[2, 4, 0]), out).launch(stream)
             }),
@@ -69,6 +83,11 @@ pub(super) fn rows() -> Vec<Row> {
                 exact("output", &bits(&outputs.output[..4 * 512]), &[0; 4 * 512])?;
                 exact("lse", &outputs.lse[..4], &[f32::NEG_INFINITY; 4])
             }),
+            Works "Prefill" |lab| {
+                let outputs = prefill(&[[3, 0], [2, 2], [0, 4]]).check(lab.device)?;
+                exact("output", &bits(&outputs.output[3 * 256..6 * 256]), &[0; 3 * 256])?;
+                exact("lse", &outputs.lse[3..6], &[f32::NEG_INFINITY; 3])
+            },
             Works "Merge, parts without keys" |lab| {
                 let partial = lab.tensor(&[2, 1, 1, 8], &[f32::NAN; 16]);
                 let lse = lab.tensor(&[2, 1, 1], &[f32::NEG_INFINITY; 2]);
@@ -141,12 +160,17 @@ pub(super) fn rows() -> Vec<Row> {
                 exact("rows without keys", &bits(&outputs.output[..2 * 4 * 512]), &[0; 2 * 4 * 512])?;
                 is(outputs.status.is_clear(), "that is nothing to report")
             }),
+            Works "Prefill" |lab| {
+                let outputs = prefill(&[[5, 2]]).check(lab.device)?;
+                exact("rows without keys", &bits(&outputs.output[3 * 256..6 * 256]), &[0; 3 * 256])
+            },
         ]),
         row!(51, "NaN in the cache where no sequence is", [
             Works "Attention" |lab| {
                 let outputs = normal(&[70, 1, 64], 1).check(lab.device, None)?;
                 is(outputs.output.iter().all(|x| x.is_finite()), "no NaN comes out")
             },
+            Works "Prefill" |lab| prefill(&[[20, 30], [3, 7]]).check(lab.device).map(drop),
         ]),
         row!(52, "NaN in a token in use", [
             Propagated "Attention" |lab| {
@@ -156,6 +180,15 @@ pub(super) fn rows() -> Vec<Row> {
                 let (clean, got) = (inputs.run(lab.device, None)?, poisoned.run(lab.device, None)?);
                 is(got.output[..4 * 512].iter().all(|x| x.is_nan()), "its sequence is NaN")?;
                 exact("the other sequence", &sequence(&got, 1).0, &sequence(&clean, 1).0)
+            },
+            Propagated "Prefill" |lab| {
+                let inputs = prefill(&[[4, 20], [4, 20]]);
+                let mut poisoned = inputs.clone();
+                poisoned.key[inputs.key_offsets[1] as usize * 192] = bf16::NAN;
+                let (clean, got) = (inputs.run(lab.device)?, poisoned.run(lab.device)?);
+                let rows = |sequence: usize| (3 + 4 * sequence) * 256..(7 + 4 * sequence) * 256;
+                is(got.output[rows(1)].iter().all(|x| x.is_nan()), "its sequence is NaN")?;
+                exact("the other sequence", &bits(&got.output[rows(0)]), &bits(&clean.output[rows(0)]))
             },
             Propagated "Merge" |lab| {
                 let partial = lab.tensor(&[2, 2, 1, 8], &[[1.0; 8], [f32::NAN; 8], [1.0; 8], [1.0; 8]].concat());
@@ -174,17 +207,39 @@ pub(super) fn rows() -> Vec<Row> {
                 let outputs = inputs.run(lab.device, None)?;
                 is(outputs.output.iter().all(|x| x.is_finite()), "the softmax is finite")
             },
+            Works "Prefill" |lab| {
+                let mut inputs = prefill(&[[10, 140]]);
+                for element in inputs.query.iter_mut().chain(&mut inputs.key) {
+                    *element = bf16::from_f32(element.to_f32() * 1e19);
+                }
+                let outputs = inputs.run(lab.device)?;
+                is(outputs.output[3 * 256..13 * 256].iter().all(|x| x.is_finite()), "the softmax is finite")
+            },
         ]),
         row!(54, "a softmax scale that is NaN, infinite, zero or negative", [
             Error "Attention" |lab| [f32::NAN, f32::INFINITY, 0.0, -1.0, f32::MAX].into_iter().try_for_each(|scale| {
                 refused(lab, &[1, 1, 4, 576], &[1, 1, 4, 512], "scale", scale)
             }),
+            Error "Prefill" |lab| {
+                let (q, k, v) = (lab.halves(&[3, 2, 192]), lab.halves(&[3, 1, 192]), lab.halves(&[3, 1, 128]));
+                [f32::NAN, f32::INFINITY, 0.0, -1.0, f32::MAX].into_iter().try_for_each(|scale| {
+                    lab.refuses::<bf16>(&[3, 2, 128], "scale", |out, stream| {
+                        Prefill::new(&q, &k, &v, out).scale(scale).launch(stream)
+                    })
+                })
+            },
         ]),
-        row!(
-            55,
-            "cumulative lengths that decrease",
-            [],
-            NotOffered("sequences have a length each, not cumulative ones")
-        ),
+        row!(55, "cumulative lengths that decrease", [
+            Masked "Prefill" |lab| {
+                let mut inputs = prefill(&[[9, 10], [6, 20]]);
+                for values in [&mut inputs.query, &mut inputs.key, &mut inputs.value] {
+                    values.iter_mut().filter(|x| x.is_nan()).for_each(|x| *x = bf16::ONE);
+                }
+                [[3, 15, 9], [-1, 6, 9], [3, 9, i32::MAX]].into_iter().try_for_each(|offsets| {
+                    let bad = PrefillInputs { query_offsets: offsets.to_vec(), ..inputs.clone() };
+                    exact("status", &[bad.check(lab.device)?.status.bits()], &[NG_STATUS_BAD_OFFSETS])
+                })
+            },
+        ]),
     ]
 }

@@ -1,12 +1,13 @@
 //! The cases of this family.
 
 use super::super::{Case, Evidence, Source};
+use super::prefill::{Heads, PrefillInputs, uniform_prefill};
 use super::properties::{Property, holds};
 use super::{AttentionInputs, MergeCheck, one_hot_attention, uniform_attention};
 use crate::device::Device;
 use crate::dtype::{bf16, f16};
 use crate::mla::reference::merge::Parts;
-use crate::verify::surrounded::Place;
+use crate::verify::surrounded::{Place, bits};
 
 type Outcome = Result<Evidence, String>;
 
@@ -55,6 +56,32 @@ fn drawn_merge(device: &Device, seed: u64) -> Outcome {
     Ok(all)
 }
 
+const HEADS: Heads = Heads { heads: 2, key_heads: 2, width: 192 };
+const GROUPED: Heads = Heads { heads: 4, key_heads: 2, width: 128 };
+
+/// Sequences of so many queries and keys.
+fn prefill(device: &Device, seed: u64, lengths: &[[usize; 2]], heads: Heads, causal: bool) -> Outcome {
+    let mut inputs = PrefillInputs::<bf16>::normal(&mut Source::new(seed), lengths, heads);
+    inputs.shape.causal = causal;
+    inputs.check(device).map(|outputs| outputs.evidence)
+}
+
+fn drawn_prefill(device: &Device, seed: u64) -> Outcome {
+    let source = &mut Source::new(seed ^ 0x9F11);
+    let mut length = || [source.below(180), source.below(280)];
+    let lengths = [length(), length()];
+    let key_heads = 1 + source.below(2);
+    let heads =
+        Heads { heads: key_heads * (1 + source.below(3)), key_heads, width: [128, 192][source.below(2)] };
+    let mut inputs = PrefillInputs::<f16>::normal(source, &lengths, heads);
+    inputs.shape.causal = source.below(2) == 0;
+    inputs.sinks = (source.below(2) == 0).then(|| source.uniforms(heads.heads, -2.0, 8.0));
+    if heads.width == 192 && source.below(2) == 0 {
+        inputs.share_rope();
+    }
+    inputs.check(device).map(|outputs| outputs.evidence)
+}
+
 fn properties(device: &Device, seed: u64) -> Outcome {
     let source = &mut Source::new(seed ^ 0x9209);
     let lengths: Vec<usize> = (0..2).map(|_| 2 + source.below(150)).collect();
@@ -94,6 +121,21 @@ pub(in crate::verify) fn cases() -> Vec<Case> {
             exactly(device, one_hot_attention(&mut Source::new(seed), &[200, 129], 2, 16), None)
         }),
         case!("a drawn shape", |device, seed| drawn(device, seed)),
+        case!("192/128, causal, three sequences", |device, seed| {
+            prefill(device, seed, &[[130, 200], [5, 3], [64, 64]], HEADS, true)
+        }),
+        case!("192/128, all keys", |device, seed| prefill(device, seed, &[[40, 257], [1, 1]], HEADS, false)),
+        case!("128/128, causal, two heads share keys", |device, seed| {
+            prefill(device, seed, &[[129, 129], [30, 150]], GROUPED, true)
+        }),
+        case!("128/128, equal scores, exact", |device, seed| {
+            let lengths = [[70, 130], [9, 5]];
+            let (inputs, want) = uniform_prefill::<bf16>(&mut Source::new(seed), &lengths, GROUPED, true);
+            let mut got = inputs.run(device)?;
+            got.evidence.exact("output", &bits(&got.output), &bits(&want))?;
+            Ok(got.evidence)
+        }),
+        case!("a drawn prefill in f16", |device, seed| drawn_prefill(device, seed)),
         case!("merge of 3 parts in bf16", |device, seed| {
             merge(3, [9, 16, 128], seed).check::<bf16, bf16>(device)
         }),

@@ -7,6 +7,7 @@ mod cases;
 mod exact;
 pub mod indexer;
 mod merge;
+pub mod prefill;
 pub mod properties;
 pub mod sparse;
 pub mod top_k;
