@@ -58,6 +58,7 @@ fn every_operation_meets_bad_inputs() {
         "GatherRows",
         "SwigluQuantize",
         "Combine",
+        "SparseAttention",
         "RmsNorm",
         "RmsNormQuantize",
         "Add",

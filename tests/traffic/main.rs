@@ -12,6 +12,7 @@ mod other_products;
 mod products;
 mod quant;
 mod routing;
+mod sparse;
 mod swiglu;
 mod vocab;
 

@@ -9,7 +9,7 @@ const ROPE: usize = 64;
 const PAGE: usize = 64;
 
 /// The layouts, by the number that `--layout` gives.
-fn layout(number: usize) -> (CacheLayout, &'static str) {
+pub fn layout(number: usize) -> (CacheLayout, &'static str) {
     match number {
         0 => (CacheLayout::Bf16, "bf16"),
         1 => (CacheLayout::F16, "f16"),

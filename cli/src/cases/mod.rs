@@ -12,6 +12,7 @@ mod operand;
 mod prefill;
 pub mod products;
 mod rows;
+mod sparse;
 
 use fp8_products::{Out, Scaling};
 pub use operand::{Operand, Operands};
@@ -265,6 +266,12 @@ pub const OPERATIONS: &[Operation] = &[
         case: |e| prefill::merge(e[0], e[1], e[2], e[3]),
     },
     Operation {
+        name: "sparse_attention",
+        what: "latent attention over tokens that lists name",
+        extents: &[("tokens", 2), ("heads", 128), ("cached", 1024), ("top_k", 512), ("layout", 2)],
+        case: |e| sparse::sparse_attention([e[0], e[1], e[2], e[3]], e[4]),
+    },
+    Operation {
         name: "rope",
         what: "rotary embedding of queries",
         extents: &[("m", 64), ("heads", 16)],
@@ -328,6 +335,7 @@ pub fn all(simulated: bool) -> Vec<Case> {
     cases.push(products::transpose_fp8(hidden, 2 * width));
     let (sequences, lengths): (usize, &[usize]) = if simulated { (2, &[512]) } else { (64, &[1024, 8192]) };
     cases.extend(lengths.iter().map(|&length| attention::attention(sequences, heads, length)));
+    cases.extend(sparse::all(simulated));
     cases.extend([0, 2, 3].map(|layout| latent_cache::cache_gather(sequences, lengths[0], layout)));
     cases.push(latent_cache::cache_page_copy(8 * sequences, 2));
     // DeepSeek-V3.2's: 64 heads, the 2048 best.

@@ -9,6 +9,7 @@ mod lab;
 mod memory;
 mod routing;
 mod shapes;
+mod sparse;
 mod values;
 
 use crate::device::Device;
@@ -104,6 +105,7 @@ pub fn rows() -> Vec<Row> {
         }
     }
     rows.sort_by_key(|row| row.number);
+    rows.iter_mut().for_each(|row| row.entries.extend(sparse::entries(row.number)));
     rows
 }
 

@@ -3,9 +3,11 @@
 use super::super::{Case, Evidence, Source};
 use super::prefill::{Heads, PrefillInputs, uniform_prefill};
 use super::properties::{Property, holds};
+use super::sparse::{SparseInputs, SparseShape};
 use super::{AttentionInputs, MergeCheck, one_hot_attention, uniform_attention};
 use crate::device::Device;
 use crate::dtype::{bf16, f16};
+use crate::mla::CacheLayout;
 use crate::mla::reference::merge::Parts;
 use crate::verify::surrounded::{Place, bits};
 
@@ -94,6 +96,31 @@ fn properties(device: &Device, seed: u64) -> Outcome {
     Ok(all)
 }
 
+/// Lists with and without lengths and sinks.
+fn sparse(
+    device: &Device,
+    seed: u64,
+    [tokens, heads, top_k]: [usize; 3],
+    layout: CacheLayout,
+    splits: Option<usize>,
+) -> Outcome {
+    let source = &mut Source::new(seed);
+    let shape = SparseShape { tokens, heads, top_k, pages: 5, page_tokens: 1 + source.below(64), layout };
+    let plain = SparseInputs::normal(source, shape);
+    let mut all = plain.check(device, splits)?.evidence;
+    let full = plain.with_lengths(source, 1).with_sinks(source);
+    all.add(&full.check(device, splits)?.evidence);
+    Ok(all)
+}
+
+fn drawn_sparse(device: &Device, seed: u64) -> Outcome {
+    let source = &mut Source::new(seed ^ 0x5BA7);
+    let heads = [64, 128, 1 + source.below(140)][source.below(3)];
+    let layout = [CacheLayout::Bf16, CacheLayout::Fp8Blocks][source.below(2)];
+    let splits = [None, Some(1 + source.below(4))][source.below(2)];
+    sparse(device, seed, [1 + source.below(3), heads, 1 + source.below(260)], layout, splits)
+}
+
 /// Cases that suit any device.
 pub(in crate::verify) fn cases() -> Vec<Case> {
     macro_rules! case {
@@ -143,6 +170,18 @@ pub(in crate::verify) fn cases() -> Vec<Case> {
             MergeCheck { exact: true, ..merge(4, [5, 4, 512], seed) }.check::<f32, bf16>(device)
         }),
         case!("a drawn merge", |device, seed| drawn_merge(device, seed)),
+        case!("sparse decode, 128 heads over FP8", |device, seed| {
+            sparse(device, seed, [2, 128, 300], CacheLayout::Fp8Blocks, Some(2))
+        }),
+        case!("sparse decode, 16 heads over FP8", |device, seed| {
+            sparse(device, seed, [3, 16, 70], CacheLayout::Fp8Blocks, None)
+        }),
+        case!("sparse prefill, 64 and 128 heads over bf16", |device, seed| {
+            let mut all = sparse(device, seed, [3, 64, 200], CacheLayout::Bf16, None)?;
+            all.add(&sparse(device, seed, [2, 128, 129], CacheLayout::Bf16, None)?);
+            Ok(all)
+        }),
+        case!("a drawn sparse attention", |device, seed| drawn_sparse(device, seed)),
         case!("pages, order, heads, poison, prefixes, splits", |device, seed| properties(device, seed)),
     ]
 }
