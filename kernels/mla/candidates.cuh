@@ -3,7 +3,9 @@
 #include <stdint.h>
 
 #include "mla/scan.cuh"
+#include "ptx/cluster.cuh"
 #include "ptx/convert.cuh"
+#include "ptx/mbarrier.cuh"
 #include "ptx/warp.cuh"
 
 namespace ng::mla {
@@ -138,6 +140,24 @@ public:
         }
         count = k;
         return found.key;
+    }
+
+    // All blocks of the cluster, each with a list of later columns than the one before: the first gets all of them, and at
+    // least has room for as many.
+    __device__ __forceinline__ void join(uint32_t rank, uint32_t ranks) {
+        if (threadIdx.x == 0) memory->found[0] = count;
+        ptx::cluster_barrier();
+        for (uint32_t other = 1; rank == 0 && other < ranks; ++other) {
+            const auto there = [&](const uint32_t* here) { return ptx::cluster_address(ptx::shared_address(here), other); };
+            const uint32_t more = ptx::cluster_load_u32(there(memory->found));
+            for (uint32_t i = threadIdx.x; i < more; i += kThreads) {
+                keys()[count + i] = ptx::cluster_load_u32(there(keys() + i));
+                columns()[count + i] = ptx::cluster_load_u32(there(columns() + i));
+            }
+            count += more;
+        }
+        // Nobody leaves before its list is read.
+        ptx::cluster_barrier();
     }
 };
 

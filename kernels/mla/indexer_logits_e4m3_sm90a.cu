@@ -72,9 +72,8 @@ __device__ __forceinline__ void copy_tiles(const NgIndexerLogitsParams& p, Work 
     Position at;
     QueryPosition query_at;
     mla::Segment segment;
-    uint32_t status = 0;
+    uint32_t status = work.bad(tokens_at_once * kQueries) ? NG_STATUS_BAD_LENGTH : 0;
     while (work.next(segment)) {
-        if (work.bad(segment, tokens_at_once * kQueries)) status |= NG_STATUS_BAD_LENGTH;
         query_pipeline.wait_empty(query_at);
         if (lane == 0) {
             const uint32_t full = query_pipeline.full(query_at.stage);

@@ -60,15 +60,13 @@ public:
         return {min(max(begin, 0), limit), min(max(end, 0), limit)};
     }
 
-    // Whether what the data say had to be pulled into range.
-    __device__ __forceinline__ bool bad(const Segment& at, uint32_t tokens_at_once) const {
-        bool bad = false;
-        for (uint32_t token = at.token; token < min(at.token + tokens_at_once, p.tokens); ++token) {
-            const Visible seen = visible(0, token);
-            bad |= p.starts != 0 && tile::pointer<const int32_t>(p.starts)[token] != seen.begin;
-            bad |= p.ends != 0 && tile::pointer<const int32_t>(p.ends)[token] != seen.end;
-        }
-        return bad;
+    // One warp: whether a bound of this block's tokens had to be pulled into range; of all chunks the first says so.
+    __device__ __forceinline__ bool bad(uint32_t tokens_at_once) const {
+        const uint32_t token = segment.token + ptx::lane_id();
+        if (blockIdx.x % p.chunks != 0 || ptx::lane_id() >= tokens_at_once || token >= p.tokens) return false;
+        const Visible seen = visible(0, token);
+        return (p.starts != 0 && tile::pointer<const int32_t>(p.starts)[token] != seen.begin) ||
+               (p.ends != 0 && tile::pointer<const int32_t>(p.ends)[token] != seen.end);
     }
 };
 
@@ -133,8 +131,13 @@ public:
         return {0, length(batch) - int32_t(p.tokens - 1 - token)};
     }
 
-    __device__ __forceinline__ bool bad(const Segment& at, uint32_t) const {
-        return length(at.batch) != tile::pointer<const int32_t>(p.ends)[at.batch];
+    // One warp of the first block: whether a length had to be pulled into range.
+    __device__ __forceinline__ bool bad(uint32_t) const {
+        bool bad = false;
+        for (uint32_t batch = ptx::lane_id(); blockIdx.x == 0 && batch < p.batch; batch += 32) {
+            bad |= length(batch) != tile::pointer<const int32_t>(p.ends)[batch];
+        }
+        return bad;
     }
 };
 

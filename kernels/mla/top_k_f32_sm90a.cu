@@ -1,4 +1,5 @@
-// The k largest of each row's scores, a block a row, in one pass over memory. Of equal scores the lower columns are taken;
+// The k largest of each row's scores, a block a row, in one pass over memory; or, where there are few rows, a
+// cluster of blocks a row, each with a part of its columns. Of equal scores the lower columns are taken;
 // NaN is never taken and is reported. Answers stand in the order of their columns, with -1 behind the last.
 //
 // A sample of the row says what a score must at least be; what is as large goes into a list of candidates in shared memory,
@@ -9,6 +10,7 @@
 // Variant: THREADS and SHARED (of the launch).
 #include "abi.h"
 #include "mla/candidates.cuh"
+#include "ptx/cluster.cuh"
 #include "ptx/convert.cuh"
 #include "ptx/grid.cuh"
 #include "ptx/memory.cuh"
@@ -24,6 +26,8 @@ constexpr uint32_t kStep = THREADS * kVectors * 4;
 constexpr uint32_t kSample = 4096;
 // Rows up to this length are not sampled: few cuts can be saved.
 constexpr uint32_t kSampledFrom = 8 * kSample;
+// A cluster has at most four blocks.
+static_assert(4 * NG_TOP_K_LARGEST <= mla::kCapacity, "the first block has room for the lists of all");
 static_assert(kStep + NG_TOP_K_LARGEST <= mla::kCapacity, "a list that was cut has room for a step");
 static_assert(THREADS == mla::kThreads && SHARED == sizeof(mla::CandidateMemory), "the launch");
 
@@ -52,7 +56,7 @@ __device__ __forceinline__ void report(const NgTopKParams& p, uint32_t bits) {
     ptx::report_status(tile::pointer<uint32_t>(p.status), bits);
 }
 
-__device__ __forceinline__ Row find_row(const NgTopKParams& p, uint32_t row) {
+__device__ __forceinline__ Row find_row(const NgTopKParams& p, uint32_t row, uint32_t rank, uint32_t ranks) {
     bool bad = false;
     int64_t start = 0, end = p.columns;
     if (p.starts != 0) start = tile::pointer<const int32_t>(p.starts)[row];
@@ -65,9 +69,12 @@ __device__ __forceinline__ Row find_row(const NgTopKParams& p, uint32_t row) {
     bad |= start < 0 || start > p.columns;
     if (bad) report(p, NG_STATUS_BAD_LENGTH);
     start = min(max(start, int64_t(0)), int64_t(p.columns));
+    const int64_t span = max(end - start, int64_t(0));
+    end = start + span * (rank + 1) / ranks;
+    start += span * rank / ranks;
     const float* scores = tile::pointer<const float>(p.scores) + row * p.scores_row_stride;
     const int64_t before = reinterpret_cast<uint64_t>(scores + start) / 4 % 4;
-    return {scores, int32_t(start - before), int32_t(start), int32_t(max(start, end))};
+    return {scores, int32_t(start - before), int32_t(start), int32_t(end)};
 }
 
 // A score that about `k` and a few more of the row's exceed, if the row is like a part of it.
@@ -164,7 +171,9 @@ extern "C" __global__ void __launch_bounds__(THREADS, 2) NG_ENTRY(const __grid_c
     mla::Candidates list(reinterpret_cast<mla::CandidateMemory*>(shared));
     ptx::grid_dependency_wait();
     ptx::grid_launch_dependents();
-    const Row row = find_row(p, blockIdx.x);
+    const uint32_t rank = ptx::cluster_rank(), ranks = ptx::cluster_size();
+    const uint32_t row_index = blockIdx.x / ranks;
+    const Row row = find_row(p, row_index, rank, ranks);
     const float lowest = ptx::f32_from_bits(0xff800000u);
     const bool sampled = row.end - row.start >= kSampledFrom;
     float floor = sampled ? sampled_floor(list, row, p.k) : lowest;
@@ -175,8 +184,17 @@ extern "C" __global__ void __launch_bounds__(THREADS, 2) NG_ENTRY(const __grid_c
         list.count = 0;
     }
 
-    auto* out = tile::pointer<int32_t>(p.out) + blockIdx.x * p.out_row_stride;
-    const auto* table = tile::pointer<const int32_t>(p.page_table) + blockIdx.x / p.rows_per_end * p.table_stride;
+    if (ranks > 1) {
+        list.join(rank, ranks);
+        if (rank != 0) return;
+        if (list.count > p.k) {
+            list.cut(p.k);
+            ptx::block_barrier();
+        }
+    }
+
+    auto* out = tile::pointer<int32_t>(p.out) + row_index * p.out_row_stride;
+    const auto* table = tile::pointer<const int32_t>(p.page_table) + row_index / p.rows_per_end * p.table_stride;
     for (uint32_t i = threadIdx.x; i < p.k; i += THREADS) {
         int32_t answer = -1;
         if (i < list.count) {

@@ -30,6 +30,13 @@ __device__ __forceinline__ uint32_t cluster_address(uint32_t shared, uint32_t ra
 }
 
 // `address` is one of cluster_address.
+__device__ __forceinline__ uint32_t cluster_load_u32(uint32_t address) {
+    uint32_t value;
+    asm volatile("ld.shared::cluster.u32 %0, [%1];" : "=r"(value) : "r"(address) : "memory");
+    return value;
+}
+
+// The same.
 __device__ __forceinline__ float4 cluster_load_f32x4(uint32_t address) {
     float4 values;
     asm volatile("ld.shared::cluster.v4.f32 {%0, %1, %2, %3}, [%4];"

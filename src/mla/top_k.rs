@@ -1,5 +1,6 @@
 //! The largest scores of each row.
 
+use crate::card::Card;
 use crate::device::abi::{NG_TOP_K_LARGEST, NgTopKParams};
 use crate::device::{KernelLaunch, Stream};
 use crate::error::Result;
@@ -26,7 +27,7 @@ const REACH: usize = 4 * 4096;
 /// `0..=N` are clamped and set the status `bad_length`; a row whose end is not behind its start has no columns. What does not
 /// count is not read beyond the vectors of 16 bytes that hold what does, and is never part of an answer.
 ///
-/// A row's answer does not depend on other rows. Rows of up to 32767 columns are read once; of longer ones an eighth or
+/// A row's answer does not depend on other rows. Where rows are few, a cluster of blocks has parts of each. Rows (or parts) of up to 32767 columns are read once; of longer ones an eighth or
 /// less is read twice, and all of it where that part misleads about the rest.
 #[derive(Debug, Clone, Copy)]
 #[must_use = "nothing runs until launch"]
@@ -104,7 +105,8 @@ impl<'a> TopK<'a> {
         check.distinct("out", out)?;
         check.apart("out", out, "scores", scores)?;
         check.extent("columns", columns.saturating_add(REACH))?;
-        let blocks = check.extent("rows", rows)?;
+        let parts = parts(rows, columns, device.card());
+        let blocks = check.extent("rows", rows.saturating_mul(parts))?;
 
         let mut sequences = rows;
         if let Some(ends) = self.ends {
@@ -163,6 +165,7 @@ impl<'a> TopK<'a> {
         };
         let mut launch = KernelLaunch::new("top_k_f32", &params)
             .grid([blocks, 1, 1])
+            .cluster([parts as u32, 1, 1])
             .block(THREADS)
             .shared(SHARED)
             .reads(scores)
@@ -180,5 +183,36 @@ impl<'a> TopK<'a> {
             return Ok(sequences);
         }
         CHECK.fail(argument, format_args!("{sequences} lines"), format_args!("a divisor of {rows} rows"))
+    }
+}
+
+/// Blocks of a row's cluster: more where the card has room for them and each still has a list's worth of columns.
+fn parts(rows: usize, columns: usize, card: &Card) -> usize {
+    const LEAST: usize = 8192;
+    let fits = |parts: usize| rows.saturating_mul(parts) <= card.sms as usize && columns / parts >= LEAST;
+    if fits(4) {
+        4
+    } else if fits(2) {
+        2
+    } else {
+        1
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn few_long_rows_are_cut() {
+        for card in Card::ALL {
+            let sms = card.sms as usize;
+            assert_eq!(parts(1, 65_536, card), 4);
+            assert_eq!(parts(1, 20_000, card), 2);
+            assert_eq!(parts(1, 8192, card), 1);
+            assert_eq!(parts(sms / 2, 65_536, card), 2);
+            assert_eq!(parts(sms, 65_536, card), 1);
+            assert_eq!(parts(usize::MAX, 65_536, card), 1);
+        }
     }
 }

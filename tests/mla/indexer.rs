@@ -57,6 +57,19 @@ fn every_schedule_gives_logits_within_the_bound() {
     }
 }
 
+/// Bounds that leave nothing to multiply are reported too.
+#[test]
+#[cfg_attr(not(ng_kernels), ignore = "needs compiled kernels: run cargo xtask setup")]
+fn lengths_outside_are_reported() {
+    let device = device();
+    for seed in 0..8 {
+        for check in [IndexerCheck::prefill(3, 8, 40), IndexerCheck::decode(2, 1, 8, 40)] {
+            let check = IndexerCheck { bad: true, ..check };
+            check.check(&device, seed).unwrap_or_else(|error| panic!("{error}"));
+        }
+    }
+}
+
 /// Where all logits are equal the first keys are chosen, as many as the lengths say when the graph runs.
 #[test]
 #[cfg_attr(not(ng_kernels), ignore = "needs compiled kernels: run cargo xtask setup")]

@@ -27,11 +27,17 @@ fn lengths_at_the_kernels_edges() {
 #[cfg_attr(not(ng_kernels), ignore = "needs compiled kernels: run cargo xtask setup")]
 fn every_kind_of_scores_whether_sampled_or_not() {
     for scores in Scores::ALL {
-        for columns in [10_000, 33_000] {
+        for columns in [8000, 33_000, 132_000] {
             checked(TopKCheck::plain(1, columns, 2048, scores), 5);
             checked(TopKCheck::plain(1, columns, 1, scores), 6);
         }
     }
+}
+
+#[test]
+#[cfg_attr(not(ng_kernels), ignore = "needs compiled kernels: run cargo xtask setup")]
+fn many_long_rows_have_a_block_each() {
+    checked(TopKCheck::plain(70, 33_000, 2048, Scores::Normal), 7);
 }
 
 /// Rows that begin and end anywhere among vectors of four.
