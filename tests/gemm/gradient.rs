@@ -229,6 +229,9 @@ proptest! {
         let check = GradientCheck { m, n, depth, e5m2, layout, tile, values, seed, ..GRADIENT };
         under_every_schedule(|device| {
             GradientCheck { accumulate, ..check }.holds_alone::<f32>(device)?;
+            check.holds_in_any_order(device)?;
+            let dense = GradientCheck { depth: Depth::Dense(77 + 100 * sizes.len()), accumulate, ..check };
+            dense.holds_in_any_order(device)?;
             check.holds_powers_of_two(device)
         })?;
     }

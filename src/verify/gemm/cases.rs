@@ -1,5 +1,6 @@
 //! The cases of this family: fixed shapes, and shapes drawn from the seed.
 
+use super::edge_cases;
 use super::forms;
 use super::half_cases;
 use super::properties::Property;
@@ -38,9 +39,9 @@ pub(super) const HALF: HalfCheck<'_> = HalfCheck {
     seed: 1,
 };
 
-const SWIGLU: SwigluCheck<'_> = SwigluCheck { product: DENSE, clamp: None, power_of_two: false };
+pub(super) const SWIGLU: SwigluCheck<'_> = SwigluCheck { product: DENSE, clamp: None, power_of_two: false };
 
-const GRADIENT: GradientCheck<'_> = GradientCheck {
+pub(super) const GRADIENT: GradientCheck<'_> = GradientCheck {
     m: 72,
     n: 200,
     depth: Depth::Dense(640),
@@ -330,6 +331,12 @@ pub(in crate::verify) fn cases() -> Vec<Case> {
         case!("FP8, rows that a list names", |device, seed| forms::gathered(device, seed)),
         case!("FP8, extents at the edges", |device, seed| forms::edges(device, seed)),
         case!("FP8, groups empty, huge and of one row", |device, seed| forms::groups(device, seed)),
+        case!("FP8 by groups, extents at the edges", |device, seed| edge_cases::fp8_groups(device, seed)),
+        case!("bf16 and f16 by groups, extents at the edges", |device, seed| {
+            edge_cases::half_groups(device, seed)
+        }),
+        case!("SwiGLU, extents at the edges", |device, seed| edge_cases::swiglu(device, seed)),
+        case!("weight gradients, extents at the edges", |device, seed| edge_cases::gradients(device, seed)),
         case!("FP8 dense, every output", |device, seed| forms::mode(device, seed, Rows::Dense(70))),
         case!("FP8 grouped, every output", |device, seed| {
             forms::mode(device, seed, Rows::Groups(&[1, 0, 66, 5]))

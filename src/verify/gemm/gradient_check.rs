@@ -332,6 +332,62 @@ impl GradientCheck<'_> {
     }
 }
 
+impl GradientCheck<'_> {
+    /// Rows of A and of B in another order give the elements in that order, and columns of zeros behind a dense product's K
+    /// change nothing, bit for bit.
+    pub fn holds_in_any_order(&self, device: &Device) -> Result<Evidence, String> {
+        let mut evidence = Evidence::default();
+        let (m, n, k, blocks) = (self.m, self.n, self.k(), self.blocks());
+        let inputs = self.inputs();
+        let got = self.run_counted::<f32>(device, &inputs, false, &mut evidence)?;
+        let told = |error: String| format!("{self:?}: {error}");
+        let mut source = Source::new(self.seed ^ 0x0DE);
+        let (rows, columns) = (source.permutation(m), source.permutation(n));
+        fn of<V: Copy>(values: &[V], width: usize, order: &[usize]) -> Vec<V> {
+            order.iter().flat_map(|row| values[row * width..][..width].iter().copied()).collect()
+        }
+        let elements = |values: &[f32]| -> Vec<f32> {
+            let matrices = values.chunks(m * n);
+            let of_matrix = |matrix: &[f32]| -> Vec<f32> {
+                rows.iter()
+                    .flat_map(|row| columns.iter().map(move |column| (row * n) + column))
+                    .map(|at| matrix[at])
+                    .collect()
+            };
+            matrices.flat_map(of_matrix).collect()
+        };
+        let moved = GradientInputs {
+            a: of(&inputs.a, k, &rows),
+            a_scales: of(&inputs.a_scales, blocks, &rows),
+            b: of(&inputs.b, k, &columns),
+            b_scales: of(&inputs.b_scales, blocks, &columns),
+            old: elements(&inputs.old),
+        };
+        let again = self.run_counted::<f32>(device, &moved, false, &mut evidence)?;
+        evidence.repeated("rows and columns in another order", &again, &elements(&got)).map_err(told)?;
+        if matches!(self.depth, Depth::Dense(_)) {
+            let wide = GradientCheck { depth: Depth::Dense(blocks * 128 + 144), ..*self };
+            let mut padded = GradientInputs { old: inputs.old.clone(), ..wide.inputs() };
+            for (to, from) in [(&mut padded.a, &inputs.a), (&mut padded.b, &inputs.b)] {
+                for (to, from) in to.chunks_mut(wide.k()).zip(from.chunks(k)) {
+                    to.iter_mut().for_each(|value| *value = value.with_bits(0));
+                    to[..k].copy_from_slice(from);
+                }
+            }
+            for (to, from) in
+                [(&mut padded.a_scales, &inputs.a_scales), (&mut padded.b_scales, &inputs.b_scales)]
+            {
+                to.chunks_mut(wide.blocks())
+                    .zip(from.chunks(blocks))
+                    .for_each(|(to, from)| to[..blocks].copy_from_slice(from));
+            }
+            let again = wide.run_counted::<f32>(device, &padded, false, &mut evidence)?;
+            evidence.repeated("with zeros behind K", &again, &got).map_err(told)?;
+        }
+        Ok(evidence)
+    }
+}
+
 /// Some columns of a row-major matrix.
 fn part_of<V: Copy>(values: &[V], columns: usize, range: Range<usize>) -> Vec<V> {
     if columns == 0 {

@@ -11,7 +11,7 @@ use crate::verify::{Evidence, Source};
 type Outcome = Result<Evidence, String>;
 
 /// With inputs and an output whose turn it is.
-fn run(device: &Device, check: &HalfCheck<'_>, turn: usize) -> Outcome {
+pub(super) fn run(device: &Device, check: &HalfCheck<'_>, turn: usize) -> Outcome {
     fn of<H: CheckedInput>(device: &Device, check: &HalfCheck<'_>, turn: usize) -> Outcome {
         fn to<H: CheckedInput, T: Checked + Default>(device: &Device, check: &HalfCheck<'_>) -> Outcome {
             check.check_of::<H, T>(device)

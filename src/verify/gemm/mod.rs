@@ -1,6 +1,7 @@
 //! Matrix products: inputs, runs with poisoned surroundings, all four oracles, properties and cases.
 
 mod cases;
+mod edge_cases;
 mod forms;
 mod fp8_check;
 mod fp8_inputs;

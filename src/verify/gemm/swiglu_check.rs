@@ -5,6 +5,7 @@ use super::super::tensor_core::{fp8_element, fp8_finish};
 use super::super::{Evidence, Source};
 use super::fp8_inputs::{Fp8Inputs, Granularity, Rows};
 use super::fp8_operands::{A, B, Fp8Operands, ScaledBlocks, ScaledRows};
+use super::properties::with_zero_block;
 use super::{Fp8Check, Values};
 use crate::card::Card;
 use crate::device::{Device, Stream};
@@ -283,7 +284,7 @@ impl<'a> SwigluCheck<'a> {
     }
 
     /// Relations that hold bit for bit: every tile gives the same; a group, and a row, give the same alone; rows in another
-    /// order give the answer in that order; ups times a power of two give scales times it, and the same codes.
+    /// order give the answer in that order; a block of zeros in K changes nothing; ups times a power of two give scales times it, and the same codes.
     pub fn relations(&self, device: &Device) -> Result<Evidence, String> {
         let mut evidence = Evidence::default();
         let Fp8Check { k, rows, form, seed, .. } = self.product;
@@ -305,6 +306,9 @@ impl<'a> SwigluCheck<'a> {
             let (again, again_scales) = counting(&Self { product, ..*self }.run(device, &inputs, evidence)?);
             self.equal(evidence, &tile.to_string(), (&again, &again_scales), (&codes, &scales))?;
         }
+        let (product, padded) = with_zero_block(&self.product, &inputs, self.product.k / BLOCK, source);
+        let (again, again_scales) = counting(&Self { product, ..*self }.run(device, &padded, evidence)?);
+        self.equal(evidence, "with a block of zeros", (&again, &again_scales), (&codes, &scales))?;
         for (rows, product, inputs) in self.product.parts(&inputs) {
             let alone = SwigluCheck { product, clamp: self.clamp, power_of_two: self.power_of_two };
             if rows.is_empty() {

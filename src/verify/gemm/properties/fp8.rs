@@ -237,7 +237,7 @@ pub(super) fn holds<T: Checked + Default>(
 }
 
 /// The same product with 128 more of K, where A is zero and B is not.
-fn with_zero_block<'a>(
+pub(in crate::verify::gemm) fn with_zero_block<'a>(
     check: &Fp8Check<'a>,
     inputs: &Fp8Inputs,
     at: usize,

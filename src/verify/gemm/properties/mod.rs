@@ -3,6 +3,8 @@
 mod fp8;
 mod half;
 
+pub(super) use fp8::with_zero_block;
+
 use super::{Checked, Fp8Check, HalfCheck};
 use crate::device::Device;
 use crate::verify::Evidence;
