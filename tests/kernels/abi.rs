@@ -147,7 +147,7 @@ fn the_compiler_lays_both_sides_out_alike() {
             "uint64_t x, positions, sines, cosines, out, status;",
         ),
         ("uint32_t vocabulary;\n", "uint32_t vocabulary;\n    uint32_t in_the_padding;\n"),
-        ("int32_t table_pages;\n    int32_t cache_pages;", "int32_t cache_pages;\n    int32_t table_pages;"),
+        ("uint32_t sequences;\n    uint32_t queries;", "uint32_t queries;\n    uint32_t sequences;"),
         ("uint32_t reserved[5];", "uint32_t reserved[4]; uint32_t more;"),
         ("NG_STATUS_BAD_SLOT = 1u << 5", "NG_STATUS_BAD_SLOT = 1u << 9"),
     ];

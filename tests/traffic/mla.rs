@@ -1,7 +1,7 @@
 use super::{Launched, all, one, ones};
 use narrowgauge::mla::{
-    Attention, CacheGather, CacheLayout, CachePageCopy, CacheWrite, LatentCache, Merge, Rope, RopeParameters,
-    RopeTables,
+    Attention, CacheGather, CacheLayout, CachePageCopy, CacheWrite, LatentCache, Merge, Prefill, Rope,
+    RopeParameters, RopeTables,
 };
 use narrowgauge::{Device, Result};
 
@@ -204,5 +204,29 @@ fn each_part_of_a_merge_is_read_once() {
     for (logarithm, counted) in [(1.0, parts), (f32::NEG_INFINITY, parts - 1)] {
         let loaded = (logarithms + counted * rows * 2 * columns) as u64;
         assert_eq!(merge(logarithm).bytes(), (loaded, stored));
+    }
+}
+
+/// 300 queries at the end of 400 keys are three tiles of rows that see two, three and four tiles of keys: whole tiles are
+/// multiplied, existing rows of them loaded. Shared memory is read and written without avoidable wavefronts.
+#[test]
+#[cfg_attr(not(ng_kernels), ignore = "needs compiled kernels: run cargo xtask setup")]
+fn a_prefill_multiplies_the_tiles_that_are_visible() {
+    let [queries, keys, heads, value] = [300, 400, 2, 128];
+    for width in [192, 128] {
+        let prefill = one(|device, stream| {
+            let (q, k) = (ones(device, &[queries, heads, width])?, ones(device, &[keys, heads, width])?);
+            let (v, out) = (ones(device, &[keys, heads, value])?, ones(device, &[queries, heads, value])?);
+            let lse = device.zeros(&[heads, queries])?;
+            Prefill::new(&q, &k, &v, &out).lse(&lse).launch(stream)
+        });
+        assert!(prefill.bounded);
+        let tiles = 2 + 3 + 4;
+        assert_eq!(prefill.counters.tensor_macs, (128 * 128 * (width + value) * tiles * heads) as u64);
+        assert_eq!(prefill.counters.bank_conflicts, 0);
+        let visible = 2 * 128 + 3 * 128 + keys;
+        let loaded = 2 * heads * (queries * width + visible * (width + value));
+        assert_eq!(prefill.bytes(), (loaded as u64, (queries * heads * (2 * value + 4)) as u64));
+        prefill.fills_its_shared_memory();
     }
 }
