@@ -294,6 +294,7 @@ static_assert(sizeof(NgFp8GemmParams) == 512 && __builtin_offsetof(NgFp8GemmPara
 struct NgMlaAttentionParams {
     NgTensorMap query;  // 16-bit [batch, tokens * heads, 576], or [1, query_tokens * heads, 576] with query_offsets
     NgTensorMap cache;  // 16-bit [cache_pages, 9, page_tokens, 64]
+    uint64_t tokens_at;      // what `cache` is a map of
     uint64_t page_table;     // i32 [batch, table_tokens / page_tokens]
     uint64_t lengths;        // i32 [batch]
     uint64_t query_offsets;  // i32 [batch + 1], or null: every sequence has `tokens` query tokens
@@ -324,12 +325,13 @@ struct NgMlaAttentionParams {
     float scale;
     float scale_log2;  // scale * log2(e)
 };
-static_assert(sizeof(NgMlaAttentionParams) == 512 && __builtin_offsetof(NgMlaAttentionParams, tokens) == 384, "NgMlaAttentionParams");
+static_assert(sizeof(NgMlaAttentionParams) == 512 && __builtin_offsetof(NgMlaAttentionParams, tokens) == 392, "NgMlaAttentionParams");
 
 struct NgMlaScheduleParams {
     uint64_t lengths;
     uint64_t query_offsets;
     uint64_t cuts;
+    uint64_t status;
     int32_t batch;
     int32_t tokens;
     int32_t query_tokens;
@@ -340,7 +342,7 @@ struct NgMlaScheduleParams {
     int32_t causal;
     int32_t workers;
 };
-static_assert(sizeof(NgMlaScheduleParams) == 64 && __builtin_offsetof(NgMlaScheduleParams, batch) == 24, "NgMlaScheduleParams");
+static_assert(sizeof(NgMlaScheduleParams) == 72 && __builtin_offsetof(NgMlaScheduleParams, batch) == 32, "NgMlaScheduleParams");
 
 struct NgMlaCombineParams {
     uint64_t lengths;

@@ -6,7 +6,8 @@
 // own weights come from registers, the other's from shared memory, where they take the place of the rotary columns that
 // the scores are done with. The values are the first 512 columns of the tokens, read as an MN-major operand.
 //
-// In a cluster of two, each block of threads has 64 rows of its own and copies half of every block of tokens to both.
+// In a cluster of two, each block of threads has 64 rows of its own and copies half of every block of tokens to both. Pages
+// of fewer than 8 tokens, which no tile of a copy fits, are gathered by each block for itself.
 #include "abi.h"
 #include "mla/answer.cuh"
 #include "mla/decode.cuh"
@@ -68,12 +69,13 @@ enum NamedBarrier : uint32_t { kWeightsReady = 1, kGroupReady = 3, kSumsReady = 
 extern __shared__ __align__(1024) uint8_t shared[];
 
 // One warp for each half; the first also copies the queries.
-__device__ __forceinline__ void produce(const NgMlaAttentionParams& p, Shared at, int32_t worker, uint32_t rank) {
+__device__ __forceinline__ void produce(const NgMlaAttentionParams& p, Shared at) {
+    const uint32_t rank = blockIdx.x % CLUSTER;
     const uint32_t lane = threadIdx.x % 32;
     const uint32_t half = threadIdx.x / 32 % 2;
     const mla::PagedBlocks<CLUSTER> pages(p, rank, lane);
     uint32_t phase = 0, query_phase = 0, status = 0;
-    mla::Pieces pieces(p, worker);
+    mla::Pieces pieces(p, blockIdx.x / CLUSTER);
     while (pieces.next(p)) {
         const mla::Group group(p, pieces.group);
         status |= group.sequence.status;
@@ -105,12 +107,19 @@ __device__ __forceinline__ void produce(const NgMlaAttentionParams& p, Shared at
                     if (lane == 0) *reinterpret_cast<uint64_t*>(shared + kUsableAt + half * 8) = usable;
                 }
                 const int tiles = 4 + part;
-                if (lane == 0) ptx::mbarrier_arrive_expect_tx(full, tiles * kTileBytes);
-                ptx::warp_barrier();
-                pages.copy(p, ids, block, tiles, full, [&](int i) {
+                const auto tile = [&](int i) {
                     const int index = part == 1 && i == 4 ? kRotary : static_cast<int>(half ^ part) * 4 + i;
                     return mla::Tile{at.tile(half, index), index};
-                });
+                };
+                if (pages.tiled()) {
+                    if (lane == 0) ptx::mbarrier_arrive_expect_tx(full, tiles * kTileBytes);
+                    ptx::warp_barrier();
+                    pages.copy(p, ids, block, tiles, full, tile);
+                } else {
+                    pages.gather(p, ids, tiles, tile);
+                    ptx::warp_barrier();
+                    if (lane == 0) ptx::mbarrier_arrive(full);
+                }
             }
             phase ^= 1;
         }
@@ -329,12 +338,13 @@ __device__ __forceinline__ void run(Consumer<1>& me, int32_t block, int32_t end,
 }
 
 template <int Warpgroup>
-__device__ __forceinline__ void consume(const NgMlaAttentionParams& p, Shared at, int32_t worker, uint32_t rank) {
+__device__ __forceinline__ void consume(const NgMlaAttentionParams& p, Shared at) {
+    const uint32_t rank = blockIdx.x % CLUSTER;
     Consumer<Warpgroup> me(p, at);
     const int32_t row = rank * mla::kRows + 16 * me.warp + me.lane / 4;
     float* sums = reinterpret_cast<float*>(shared + kSumsAt) + 16 * me.warp + me.lane / 4;
     uint32_t phase = 0, query_phase = 0;
-    mla::Pieces pieces(p, worker);
+    mla::Pieces pieces(p, blockIdx.x / CLUSTER);
     while (ptx::any(pieces.next(p))) {
         const mla::Group group(p, pieces.group);
         if (!ptx::any(pieces.takes(p, group))) continue;
@@ -390,17 +400,15 @@ extern "C" __global__ void __launch_bounds__(kThreads, 1) NG_ENTRY(const __grid_
     ptx::grid_dependency_wait();
     ptx::grid_launch_dependents();
 
-    const int32_t worker = blockIdx.x / CLUSTER;
-    const uint32_t rank = CLUSTER > 1 ? ptx::cluster_rank() : 0;
     if (threadIdx.x >= kConsumers) {
         ptx::set_max_registers_decrease<56>();
-        if (threadIdx.x < kConsumers + 64) produce(p, at, worker, rank);
+        if (threadIdx.x < kConsumers + 64) produce(p, at);
     } else {
         ptx::set_max_registers_increase<224>();
         if (threadIdx.x < 128) {
-            consume<0>(p, at, worker, rank);
+            consume<0>(p, at);
         } else {
-            consume<1>(p, at, worker, rank);
+            consume<1>(p, at);
         }
     }
     // Its barriers and its shared memory belong to the other block too.

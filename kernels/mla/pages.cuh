@@ -4,8 +4,11 @@
 
 #include "abi.h"
 #include "mla/decode.cuh"
+#include "ptx/copy.cuh"
+#include "ptx/fence.cuh"
 #include "ptx/tma.cuh"
 #include "ptx/warp.cuh"
+#include "tile/swizzle.cuh"
 
 namespace ng::mla {
 
@@ -70,6 +73,33 @@ struct PagedBlocks {
         const int32_t left = sequence.length - block * kTokens;
         if (left < kTokens) usable &= (1ull << left) - 1;
         return status;
+    }
+
+    // Whether copies have the eight rows that the swizzle's pattern wants.
+    __device__ __forceinline__ bool tiled() const { return piece_shift >= 3; }
+
+    // Copies `tiles` tiles of any pages, 16 bytes after 16 bytes; they are there on return. Pages that do not exist are zeros.
+    template <class Params, class TileOf>
+    __device__ __forceinline__ void gather(const Params& p, const BlockPages& found, uint32_t tiles, TileOf tile_of) const {
+        constexpr uint32_t kTokenBytes = 9 * 128;
+        const uint32_t chunks = tiles * 8;
+#pragma unroll 1
+        for (uint32_t from = 0; from < kTokens * chunks; from += 32) {
+            const uint32_t token = (from + lane) / chunks, chunk = (from + lane) % chunks;
+            const uint32_t page = token >> p.page_shift;
+            const int32_t low = ptx::shuffle_index(static_cast<uint32_t>(found.ids[0]), page % 32);
+            const int32_t high = ptx::shuffle_index(static_cast<uint32_t>(found.ids[1]), page % 32);
+            const int32_t id = page < 32 ? low : high;
+            const bool exists = static_cast<uint32_t>(id) < static_cast<uint32_t>(p.cache_pages);
+            const uint64_t row = (static_cast<uint64_t>(exists ? id : 0) << p.page_shift) + (token & ((1u << p.page_shift) - 1));
+            const Tile tile = tile_of(chunk / 8);
+            const uint64_t source = p.tokens_at + row * kTokenBytes + tile.index * 128 + chunk % 8 * 16;
+            ptx::copy_16(tile.address + tile::swizzle_128(token * 128 + chunk % 8 * 16),
+                         reinterpret_cast<const void*>(source), exists);
+        }
+        ptx::copy_commit_group();
+        ptx::copy_wait_group<0>();
+        ptx::fence_proxy_async_shared();
     }
 
     // Copies this block's share of `tiles` tiles. Out of range in the page dimension, a copy fills with zeros.

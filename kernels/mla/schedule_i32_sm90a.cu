@@ -5,6 +5,7 @@
 #include "abi.h"
 #include "mla/decode.cuh"
 #include "ptx/grid.cuh"
+#include "ptx/memory.cuh"
 #include "ptx/warp.cuh"
 
 using namespace ng;
@@ -34,8 +35,14 @@ extern "C" __global__ void __launch_bounds__(kThreads) NG_ENTRY(const __grid_con
     const int32_t first = min(static_cast<int32_t>(threadIdx.x) * share, groups);
     const int32_t last = min(first + share, groups);
 
-    uint32_t mine = 0;
-    for (int32_t i = first; i < last; ++i) mine += cost(mla::Group(p, i));
+    uint32_t mine = 0, status = 0;
+    for (int32_t i = first; i < last; ++i) {
+        const mla::Group group(p, i);
+        mine += cost(group);
+        status |= group.sequence.status;
+    }
+    // Of groups without rows nobody else would.
+    if (status != 0) ptx::report_status(reinterpret_cast<uint32_t*>(p.status), status);
     uint32_t before = mine;
     for (uint32_t step = 1; step < 32; step *= 2) {
         const uint32_t other = ptx::shuffle_up(before, step);

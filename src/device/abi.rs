@@ -113,6 +113,7 @@ pub const NG_TRANSPOSE_THREADS: u32 = 256;
 pub struct NgMlaAttentionParams {
     pub query: NgTensorMap,
     pub cache: NgTensorMap,
+    pub tokens_at: u64,
     pub page_table: u64,
     pub lengths: u64,
     pub query_offsets: u64,
@@ -144,12 +145,12 @@ pub struct NgMlaAttentionParams {
     pub scale_log2: f32,
 }
 parameters!(NgMlaAttentionParams, 512, {
-    query: 0, cache: 128, page_table: 256, lengths: 264, query_offsets: 272, sinks: 280, cuts: 288,
-    output: 296, lse: 304, partial_output: 312, partial_statistics: 320, status: 328, table_stride: 336,
-    output_batch_stride: 344, output_row_stride: 352, lse_batch_stride: 360, lse_head_stride: 368,
-    lse_token_stride: 376, tokens: 384, query_tokens: 388, heads: 392, groups: 396, cluster: 400,
-    table_tokens: 404, page_shift: 408, cache_pages: 412, pieces: 416, piece_blocks: 420, causal: 424,
-    scale: 428, scale_log2: 432,
+    query: 0, cache: 128, tokens_at: 256, page_table: 264, lengths: 272, query_offsets: 280, sinks: 288,
+    cuts: 296, output: 304, lse: 312, partial_output: 320, partial_statistics: 328, status: 336,
+    table_stride: 344, output_batch_stride: 352, output_row_stride: 360, lse_batch_stride: 368,
+    lse_head_stride: 376, lse_token_stride: 384, tokens: 392, query_tokens: 396, heads: 400, groups: 404,
+    cluster: 408, table_tokens: 412, page_shift: 416, cache_pages: 420, pieces: 424, piece_blocks: 428,
+    causal: 432, scale: 436, scale_log2: 440,
 });
 
 #[repr(C)]
@@ -158,6 +159,7 @@ pub struct NgMlaScheduleParams {
     pub lengths: u64,
     pub query_offsets: u64,
     pub cuts: u64,
+    pub status: u64,
     pub batch: i32,
     pub tokens: i32,
     pub query_tokens: i32,
@@ -168,9 +170,9 @@ pub struct NgMlaScheduleParams {
     pub causal: i32,
     pub workers: i32,
 }
-parameters!(NgMlaScheduleParams, 64, {
-    lengths: 0, query_offsets: 8, cuts: 16, batch: 24, tokens: 28, query_tokens: 32, heads: 36,
-    groups: 40, cluster: 44, table_tokens: 48, causal: 52, workers: 56,
+parameters!(NgMlaScheduleParams, 72, {
+    lengths: 0, query_offsets: 8, cuts: 16, status: 24, batch: 32, tokens: 36, query_tokens: 40,
+    heads: 44, groups: 48, cluster: 52, table_tokens: 56, causal: 60, workers: 64,
 });
 
 #[repr(C)]

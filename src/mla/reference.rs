@@ -1,6 +1,7 @@
 //! Attention over the paged latent cache in plain f64: what the kernel should have answered.
 
 pub mod cache;
+pub mod decode;
 pub mod indexer;
 pub mod merge;
 pub mod prefill;

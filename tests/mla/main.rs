@@ -4,6 +4,7 @@ mod attention;
 mod cache;
 #[path = "../common/mod.rs"]
 mod common;
+mod decode;
 mod indexer;
 mod merge;
 mod prefill;

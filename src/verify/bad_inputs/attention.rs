@@ -11,7 +11,7 @@ use crate::verify::latent_cache::{
 };
 use crate::verify::mla::prefill::{Heads, PrefillInputs};
 use crate::verify::mla::properties::{Property, holds};
-use crate::verify::mla::{AttentionInputs, AttentionOutputs};
+use crate::verify::mla::{AttentionInputs, AttentionOutputs, DecodeCheck, DecodeInputs, Pieces};
 use crate::verify::surrounded::Place;
 use crate::verify::surrounded::{bits, text};
 use crate::verify::{Source, exact};
@@ -153,7 +153,15 @@ pub(super) fn rows() -> Vec<Row> {
             Error "Attention, q" |lab| refused(lab, &[1, 1, 4, 512], &[1, 1, 4, 512], "q", 1.0),
             Error "Attention, out" |lab| refused(lab, &[1, 1, 4, 576], &[1, 1, 4, 576], "out", 1.0),
             Error "Attention, 129 heads" |lab| refused(lab, &[1, 1, 129, 576], &[1, 1, 129, 512], "q", 1.0),
-        ], NotOffered("page sizes other than 64: a cache is made of such pages by its constructor")),
+            Error "Attention, pages of 48 tokens" |lab| {
+                let cache = LatentCache::with_layout(lab.device, 2, 48, CacheLayout::Bf16).map_err(text)?;
+                let (query, table, lengths) =
+                    (lab.halves(&[1, 1, 4, 576]), lab.integers(&[1, 2]), lab.integers(&[1]));
+                lab.refuses::<bf16>(&[1, 1, 4, 512], "cache", |out, stream| {
+                    Attention::new(&query, &cache, &table, &lengths, out).launch(stream)
+                })
+            },
+        ]),
         row!(50, "more query tokens than the sequence has", [
             Works "Attention" |lab| SPLITS.into_iter().try_for_each(|splits| {
                 let outputs = normal(&[2], 4).check(lab.device, splits)?;
@@ -238,6 +246,25 @@ pub(super) fn rows() -> Vec<Row> {
                 [[3, 15, 9], [-1, 6, 9], [3, 9, i32::MAX]].into_iter().try_for_each(|offsets| {
                     let bad = PrefillInputs { query_offsets: offsets.to_vec(), ..inputs.clone() };
                     exact("status", &[bad.check(lab.device)?.status.bits()], &[NG_STATUS_BAD_OFFSETS])
+                })
+            },
+            Masked "Attention" |lab| {
+                let check = DecodeCheck {
+                    lengths: vec![130, 70],
+                    queries: vec![2, 2],
+                    ragged: true,
+                    heads: 4,
+                    page_tokens: 64,
+                    causal: true,
+                    sinks: false,
+                    pieces: Pieces::Scheduled,
+                    seed: 55,
+                };
+                [[0, 2, i32::MAX], [-1, 2, 4], [i32::MIN, 2, 4]].into_iter().try_for_each(|offsets| {
+                    let inputs = DecodeInputs { offsets: offsets.to_vec(), ..check.inputs::<bf16>() };
+                    let mut got = check.run(lab.device, &inputs)?;
+                    check.compare(&inputs, &mut got)?;
+                    exact("status", &[got.status.bits()], &[NG_STATUS_BAD_OFFSETS])
                 })
             },
         ]),

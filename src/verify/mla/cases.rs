@@ -5,6 +5,7 @@ use super::prefill::{Heads, PrefillInputs, uniform_prefill};
 use super::properties::{Property, holds};
 use super::sparse::{SparseInputs, SparseShape};
 use super::{AttentionInputs, MergeCheck, one_hot_attention, uniform_attention};
+use super::{DecodeCheck, Pieces};
 use crate::device::Device;
 use crate::dtype::{bf16, f16};
 use crate::mla::CacheLayout;
@@ -28,6 +29,20 @@ fn exactly(device: &Device, (inputs, want): (AttentionInputs, Vec<bf16>), splits
     let mut got = inputs.run(device, splits)?;
     got.evidence.exact("output", &got.output, &want)?;
     Ok(got.evidence)
+}
+
+fn decode(lengths: &[usize], queries: &[usize], heads: usize, pieces: Pieces, seed: u64) -> DecodeCheck {
+    DecodeCheck {
+        lengths: lengths.to_vec(),
+        queries: queries.to_vec(),
+        ragged: false,
+        heads,
+        page_tokens: 64,
+        causal: true,
+        sinks: false,
+        pieces,
+        seed,
+    }
 }
 
 /// Any lengths, tokens, heads and splits.
@@ -163,6 +178,23 @@ pub(in crate::verify) fn cases() -> Vec<Case> {
             Ok(got.evidence)
         }),
         case!("a drawn prefill in f16", |device, seed| drawn_prefill(device, seed)),
+        case!("decode of a schedule, 128 heads", |device, seed| {
+            decode(&[700, 3, 260], &[1, 1, 1], 128, Pieces::Scheduled, seed).check::<bf16>(device)
+        }),
+        case!("decode in f16, ragged, sinks, pages of 16", |device, seed| {
+            DecodeCheck {
+                ragged: true,
+                sinks: true,
+                page_tokens: 16,
+                ..decode(&[130, 300, 7], &[3, 1, 0], 16, Pieces::Fixed(128), seed)
+            }
+            .check::<f16>(device)
+        }),
+        case!("decode without a mask, pages of 1", |device, seed| {
+            let pieces = Pieces::Equal(2);
+            DecodeCheck { causal: false, page_tokens: 1, ..decode(&[90, 200], &[2, 2], 64, pieces, seed) }
+                .check::<bf16>(device)
+        }),
         case!("merge of 3 parts in bf16", |device, seed| {
             merge(3, [9, 16, 128], seed).check::<bf16, bf16>(device)
         }),

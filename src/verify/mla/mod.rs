@@ -4,6 +4,7 @@
 //! [`one_hot_attention`]) and the third to all. The other two want a product of matrices alone.
 
 mod cases;
+mod decode;
 mod exact;
 pub mod indexer;
 mod merge;
@@ -13,6 +14,7 @@ pub mod sparse;
 pub mod top_k;
 
 pub(super) use cases::cases;
+pub use decode::{DecodeCheck, DecodeInputs, DecodeOutputs, Pieces};
 pub use exact::{one_hot_attention, uniform_attention};
 pub use merge::MergeCheck;
 
