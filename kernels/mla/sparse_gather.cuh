@@ -118,8 +118,7 @@ class Gather {
         float scales[4];
     };
 
-    template <Half half>
-    __device__ __forceinline__ void load(uint32_t index, int from_row, Codes& values) const {
+    __device__ __forceinline__ void load(int side, uint32_t index, int from_row, Codes& values) const {
 #pragma unroll
         for (int i = 0; i < 4; ++i) {
             const uint32_t slot = ptx::shuffle_index(index, from_row + 2 * i + lane / 16);
@@ -128,8 +127,8 @@ class Gather {
             values.codes[i] = uint4{};
             values.scales[i] = 0.0f;
             if (exists) {
-                values.codes[i] = *reinterpret_cast<const uint4*>(from + side_of(half) * kSideBytes + lane % 16 * 16);
-                values.scales[i] = *reinterpret_cast<const float*>(from + 512 + (side_of(half) * 2 + lane % 16 / 8) * 4);
+                values.codes[i] = *reinterpret_cast<const uint4*>(from + side * kSideBytes + lane % 16 * 16);
+                values.scales[i] = *reinterpret_cast<const float*>(from + 512 + (side * 2 + lane % 16 / 8) * 4);
             }
         }
     }
@@ -196,39 +195,102 @@ class Gather {
             ptx::mbarrier_wait_parity(halves.empty(half), phase ^ 1);
     }
 
-    // Fills one half and announces it; of the copies, the half before: they fly while the next are issued.
+    // Fills one half and announces the one before: its copies fly while the next are issued.
     template <Half half, Half before>
     __device__ __forceinline__ void fill(uint32_t index, uint32_t phase, bool first_of_buffer, bool& flying) {
-        if constexpr (Fp8) {
-            Codes values;
-            load<half>(index, 0, values);
-            wait_empty<half>(phase);
-            if (first_of_buffer) write_mask(buffer_of(half), static_cast<int32_t>(index));
-            if constexpr (has_rotary(half)) copy_rotary(keys + buffer_of(half) * kBufferBytes, index);
-            ptx::copy_commit_group();
-            store<half>(0, values);
-#pragma unroll
-            for (int row = 8; row < kRows; row += 8) {
-                load<half>(index, row, values);
-                store<half>(row, values);
-            }
+        if (flying && ptx::any(!ptx::mbarrier_test_parity(halves.empty(half), phase ^ 1))) {
             ptx::copy_wait_group<0>();
-            announce<half>();
+            announce<before>();
+            flying = false;
+        }
+        wait_empty<half>(phase);
+        if (first_of_buffer) write_mask(buffer_of(half), static_cast<int32_t>(index));
+        copy<half>(index);
+        ptx::copy_commit_group();
+        if (flying) {
+            ptx::copy_wait_group<1>();
+            announce<before>();
+        }
+        flying = true;
+    }
+
+    // Fills one half with codes that are on their way already, and sends for the first of the next: of its `next_side`. In a
+    // pair a half is one batch of eight rows, and batches alternate between the sets of registers; otherwise it is two, and
+    // what comes next is moved to the set in use.
+    template <Half half, int next_side>
+    __device__ __forceinline__ void fill_widened(uint32_t index, uint32_t next_index, uint32_t phase, bool first_of_buffer,
+                                                 Codes& current, Codes& next) {
+        wait_empty<half>(phase);
+        if (first_of_buffer) write_mask(buffer_of(half), static_cast<int32_t>(index));
+        if constexpr (has_rotary(half)) copy_rotary(keys + buffer_of(half) * kBufferBytes, index);
+        ptx::copy_commit_group();
+        if constexpr (Pair) {
+            load(next_side, next_index, 0, next);
+            store<half>(0, current);
         } else {
-            if (flying && ptx::any(!ptx::mbarrier_test_parity(halves.empty(half), phase ^ 1))) {
-                ptx::copy_wait_group<0>();
-                announce<before>();
-                flying = false;
+#pragma unroll 1
+            for (int row = 0; row < kRows; row += 8) {
+                const bool last = row + 8 == kRows;
+                load(last ? next_side : side_of(half), last ? next_index : index, last ? 0 : row + 8, next);
+                store<half>(row, current);
+                current = next;
             }
-            wait_empty<half>(phase);
-            if (first_of_buffer) write_mask(buffer_of(half), static_cast<int32_t>(index));
-            copy<half>(index);
-            ptx::copy_commit_group();
-            if (flying) {
-                ptx::copy_wait_group<1>();
-                announce<before>();
+        }
+        ptx::copy_wait_group<0>();
+        announce<half>();
+    }
+
+    // Halves in the order in which the consumers let go of them.
+    __device__ __forceinline__ void run_copies(const Range& range) {
+        uint32_t phase = 0;
+        bool flying = false, two = false;
+        int32_t next0 = index_at(range, range.first), next1 = index_at(range, range.first + 1);
+#pragma unroll 1
+        for (int32_t block = range.first; block < range.end; block += 2) {
+            const uint32_t index0 = next0, index1 = next1;
+            next0 = index_at(range, block + 2);
+            next1 = index_at(range, block + 3);
+            two = block + 1 < range.end;
+            fill<kLeft0, kLeft1>(index0, phase, true, flying);
+            if (two) {
+                fill<kRight1, kLeft0>(index1, phase, true, flying);
+                fill<kRight0, kRight1>(index0, phase, false, flying);
+                fill<kLeft1, kRight0>(index1, phase, false, flying);
+            } else {
+                fill<kRight0, kLeft0>(index0, phase, false, flying);
             }
-            flying = true;
+            phase ^= 1;
+        }
+        if (!flying) return;
+        ptx::copy_wait_group<0>();
+        if (two)
+            announce<kLeft1>();
+        else
+            announce<kRight0>();
+    }
+
+    __device__ __forceinline__ void run_widened(const Range& range) {
+        uint32_t phase = 0;
+        int32_t next0 = index_at(range, range.first), next1 = index_at(range, range.first + 1);
+        Codes a, b;
+        load(0, next0, 0, a);
+#pragma unroll 1
+        for (int32_t block = range.first; block < range.end; block += 2) {
+            const uint32_t index0 = next0, index1 = next1;
+            next0 = index_at(range, block + 2);
+            next1 = index_at(range, block + 3);
+            const bool two = block + 1 < range.end;
+            Codes& second = Pair ? b : a;
+            Codes& other = Pair ? a : b;
+            fill_widened<kLeft0, 1>(index0, two ? index1 : index0, phase, true, a, b);
+            if (two) {
+                fill_widened<kRight1, 1>(index1, index0, phase, true, second, other);
+                fill_widened<kRight0, 0>(index0, index1, phase, false, a, b);
+                fill_widened<kLeft1, 0>(index1, next0, phase, false, second, other);
+            } else {
+                fill_widened<kRight0, 0>(index0, next0, phase, false, second, other);
+            }
+            phase ^= 1;
         }
     }
 
@@ -244,34 +306,10 @@ public:
 
     // Bits of the status word.
     __device__ __forceinline__ uint32_t run(const Range& range) {
-        uint32_t phase = 0;
-        bool flying = false;
-        int32_t next0 = index_at(range, range.first), next1 = index_at(range, range.first + 1);
-        bool two = false;
-#pragma unroll 1
-        for (int32_t block = range.first; block < range.end; block += 2) {
-            const uint32_t index0 = next0, index1 = next1;
-            next0 = index_at(range, block + 2);
-            next1 = index_at(range, block + 3);
-            two = block + 1 < range.end;
-            // In the order in which the consumers let go of them.
-            fill<kLeft0, kLeft1>(index0, phase, true, flying);
-            if (two) {
-                fill<kRight1, kLeft0>(index1, phase, true, flying);
-                fill<kRight0, kRight1>(index0, phase, false, flying);
-                fill<kLeft1, kRight0>(index1, phase, false, flying);
-            } else {
-                fill<kRight0, kLeft0>(index0, phase, false, flying);
-            }
-            phase ^= 1;
-        }
-        if (flying) {
-            ptx::copy_wait_group<0>();
-            if (two)
-                announce<kLeft1>();
-            else
-                announce<kRight0>();
-        }
+        if constexpr (Fp8)
+            run_widened(range);
+        else
+            run_copies(range);
         return ptx::any(bad != 0) ? NG_STATUS_BAD_SLOT : 0;
     }
 };
