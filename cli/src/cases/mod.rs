@@ -255,8 +255,8 @@ pub const OPERATIONS: &[Operation] = &[
     },
     Operation {
         name: "prefill",
-        what: "attention with keys and values of each head, causal",
-        extents: &[("tokens", 512), ("heads", 2), ("width", 192)],
+        what: "attention of m tokens, keys of k columns for each head, causal",
+        extents: &[("m", 512), ("heads", 2), ("k", 192)],
         case: |e| prefill::prefill(e[0], e[1], e[2]),
     },
     Operation {
