@@ -18,7 +18,7 @@ constexpr uint32_t kBins = 2048;
 static_assert(kBins == 4 * kThreads, "a thread has four bins");
 
 struct CandidateMemory {
-    uint32_t keys[kCapacity];
+    float scores[kCapacity];
     uint32_t columns[kCapacity];
     uint4 histogram[kThreads];
     uint32_t totals[2][kWarps];
@@ -57,7 +57,7 @@ public:
         memory->histogram[threadIdx.x] = uint4{};
     }
 
-    __device__ __forceinline__ uint32_t* keys() const { return memory->keys; }
+    __device__ __forceinline__ float* scores() const { return memory->scores; }
     __device__ __forceinline__ uint32_t* columns() const { return memory->columns; }
 
     // The sum of all warps' numbers, and of those of the warps before this one. All threads arrive. Two numbers may share
@@ -74,7 +74,7 @@ public:
         return ptx::warp_sum(total);
     }
 
-    // For 1 <= k <= count, digit by digit from the top. The keys are written and the block has synchronised.
+    // For 1 <= k <= count, digit by digit from the top. The scores are written and the block has synchronised.
     __device__ __forceinline__ Found find(uint32_t k) {
         Found found{0, k};
 #pragma unroll 1
@@ -84,7 +84,7 @@ public:
             const uint32_t above = shift == 0 ? 10 : shift + 11;
             uint32_t* const bins = reinterpret_cast<uint32_t*>(memory->histogram);
             for (uint32_t i = threadIdx.x; i < count; i += kThreads) {
-                const uint32_t key = keys()[i];
+                const uint32_t key = key_of(scores()[i]);
                 if (((key ^ found.key) >> (above - 1) >> 1) == 0) atomicAdd(&bins[kBins - 1 - (key >> shift) % digits], 1u);
             }
             ptx::block_barrier();
@@ -121,7 +121,8 @@ public:
         uint32_t larger = 0, equal = 0;
         for (uint32_t first = 0; first < count; first += kThreads) {
             const uint32_t at = first + threadIdx.x;
-            const uint32_t key = at < count ? keys()[at] : 0;
+            const float score = at < count ? scores()[at] : 0.0f;
+            const uint32_t key = key_of(score);
             const uint32_t column = at < count ? columns()[at] : 0;
             const bool is_larger = at < count && key > found.key, is_equal = at < count && key == found.key;
             const uint32_t warp_larger = ptx::ballot(is_larger), warp_equal = ptx::ballot(is_equal);
@@ -132,7 +133,7 @@ public:
             const uint32_t equal_before = equal + (before >> 16) + __popc(warp_equal & ptx::lanes_below());
             if (is_larger || (is_equal && equal_before < found.needed)) {
                 const uint32_t to = larger_before + min(equal_before, found.needed);
-                keys()[to] = key;
+                scores()[to] = score;
                 columns()[to] = column;
             }
             larger += all & 0xffff;
@@ -148,10 +149,10 @@ public:
         if (threadIdx.x == 0) memory->found[0] = count;
         ptx::cluster_barrier();
         for (uint32_t other = 1; rank == 0 && other < ranks; ++other) {
-            const auto there = [&](const uint32_t* here) { return ptx::cluster_address(ptx::shared_address(here), other); };
+            const auto there = [&](const void* here) { return ptx::cluster_address(ptx::shared_address(here), other); };
             const uint32_t more = ptx::cluster_load_u32(there(memory->found));
             for (uint32_t i = threadIdx.x; i < more; i += kThreads) {
-                keys()[count + i] = ptx::cluster_load_u32(there(keys() + i));
+                scores()[count + i] = ptx::f32_from_bits(ptx::cluster_load_u32(there(scores() + i)));
                 columns()[count + i] = ptx::cluster_load_u32(there(columns() + i));
             }
             count += more;

@@ -23,9 +23,9 @@ namespace {
 
 constexpr uint32_t kVectors = 2;  // of four scores, a thread and step
 constexpr uint32_t kStep = THREADS * kVectors * 4;
-constexpr uint32_t kSample = 4096;
+constexpr uint32_t kSample = 2048;
 // Rows up to this length are not sampled: few cuts can be saved.
-constexpr uint32_t kSampledFrom = 8 * kSample;
+constexpr uint32_t kSampledFrom = 16 * kSample;
 // A cluster has at most four blocks.
 static_assert(4 * NG_TOP_K_LARGEST <= mla::kCapacity, "the first block has room for the lists of all");
 static_assert(kStep + NG_TOP_K_LARGEST <= mla::kCapacity, "a list that was cut has room for a step");
@@ -88,7 +88,7 @@ __device__ __forceinline__ float sampled_floor(mla::Candidates& list, const Row&
         Four four;
         four = row.load(row.base + 4 + 4 * int32_t(vector / kLine * stride + vector % kLine));
 #pragma unroll
-        for (int j = 0; j < 4; ++j) list.keys()[vector * 4 + j] = mla::key_of(four.values[j]);
+        for (int j = 0; j < 4; ++j) list.scores()[vector * 4 + j] = four.values[j];
     }
     list.count = kSample;
     ptx::block_barrier();
@@ -125,7 +125,7 @@ __device__ __forceinline__ bool collect(mla::Candidates& list, const Row& row, u
             nan |= score != score;
             mask |= uint32_t(score >= floor) << i;
         }
-        if (step == 0 || step + 1 == steps) {
+        if (place(step, 0) < row.start || place(step, kVectors - 1) + 4 > row.end) {
 #pragma unroll 1
             for (uint32_t i = 0; i < kVectors * 4; ++i) {
                 if (!row.has(place(step, i / 4) + int32_t(i % 4))) mask &= ~(1u << i);
@@ -148,7 +148,7 @@ __device__ __forceinline__ bool collect(mla::Candidates& list, const Row& row, u
             for (uint32_t i = 0; i < kVectors * 4; ++i) {
                 if (i == 4) to = second;
                 if (mask >> i & 1) {
-                    list.keys()[to] = mla::key_of(scores[i / 4].values[i % 4]);
+                    list.scores()[to] = scores[i / 4].values[i % 4];
                     list.columns()[to] = uint32_t(place(step, i / 4) + int32_t(i % 4));
                     ++to;
                 }

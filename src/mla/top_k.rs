@@ -27,8 +27,9 @@ const REACH: usize = 4 * 4096;
 /// `0..=N` are clamped and set the status `bad_length`; a row whose end is not behind its start has no columns. What does not
 /// count is not read beyond the vectors of 16 bytes that hold what does, and is never part of an answer.
 ///
-/// A row's answer does not depend on other rows. Where rows are few, a cluster of blocks has parts of each. Rows (or parts) of up to 32767 columns are read once; of longer ones an eighth or
-/// less is read twice, and all of it where that part misleads about the rest.
+/// A row's answer does not depend on other rows. Where rows are few, a cluster of blocks has parts of each. Rows (or parts) of
+/// up to 32767 columns are read once; of longer ones a sixteenth or less is read twice, and all of it where that misleads about
+/// the rest.
 #[derive(Debug, Clone, Copy)]
 #[must_use = "nothing runs until launch"]
 #[non_exhaustive]
