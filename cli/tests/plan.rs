@@ -51,6 +51,19 @@ fn json_is_in_the_order_of_cost() {
     assert_eq!(value["card"], "H20");
 }
 
+/// A list costs what its copies keep busy, and fewer rows to pick from are fewer bytes.
+#[test]
+fn a_list_of_rows_is_a_flag() {
+    let cycles = |more: &[&str]| -> f64 {
+        let common = ["--m", "4096", "--n", "4096", "--k", "7168", "--card", "h200", "--json"];
+        let value: Value = serde_json::from_str(&printed(&[&common[..], more].concat())).unwrap();
+        value["plans"][0]["terms"]["hbm"].as_f64().unwrap()
+    };
+    assert!(cycles(&["--gather", "--a-rows", "64"]) < cycles(&["--gather"]));
+    assert_eq!(cycles(&["--gather"]), cycles(&[]));
+    assert!(!plan(&["--m", "1", "--n", "8", "--k", "16", "--a-rows", "3"]).status.success());
+}
+
 #[test]
 fn bad_input_is_refused() {
     for (args, needle) in [

@@ -27,6 +27,9 @@ const K_GROUPED: [[usize; 4]; 6] = [
     [16, 7168, 2048, 2048],
 ];
 
+/// Columns and K of DeepSeek-V3's experts and shared expert behind SwiGLU: gates and ups are 2048 rows of weights each.
+const SWIGLU: (usize, usize) = (2048, 7168);
+
 /// A published shape.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
@@ -37,7 +40,7 @@ pub struct Published {
     pub problem: Problem,
 }
 
-/// Every published shape of the FP8 products.
+/// Every published shape of the FP8 products, and the same rows through the first products of an expert with SwiGLU.
 pub fn shapes() -> Vec<Published> {
     let mut all = Vec::new();
     let mut add = |mode: &str, extents: &[usize], problem| {
@@ -66,6 +69,15 @@ pub fn shapes() -> Vec<Published> {
     for [groups, m, n, k] in K_GROUPED {
         let problem = Problem { mode: Mode::KGrouped, groups, ..gradient(m, n, groups * k) };
         add("k-grouped", &[groups, m, n, k], problem);
+    }
+    let (n, k) = SWIGLU;
+    let swiglu = |m| Problem { swiglu: true, ..Problem::dense(Input::Fp8, Output::E4m3, m, n, k) };
+    for m in ROWS {
+        add("SwiGLU", &[m, n, k], swiglu(m));
+    }
+    for (groups, m) in CONTIGUOUS {
+        let problem = Problem { mode: Mode::Contiguous, groups, ..swiglu(groups * m) };
+        add("SwiGLU contiguous", &[groups, m, n, k], problem);
     }
     all
 }

@@ -6,6 +6,7 @@
 mod attention;
 mod experts;
 mod fp8_products;
+mod half_products;
 mod indexer;
 mod latent_cache;
 mod operand;
@@ -140,6 +141,12 @@ pub const OPERATIONS: &[Operation] = &[
         case: |e| fp8_products::k_grouped(e[0], e[1], e[2], e[3]),
     },
     Operation {
+        name: "fp8_gemm_swiglu",
+        what: "gates and ups, SwiGLU, then FP8",
+        extents: &[("m", 64), ("n", 256), ("k", 1024)],
+        case: |e| products::fp8_gemm_swiglu(e[0], e[1], e[2]),
+    },
+    Operation {
         name: "grouped_fp8_gemm_swiglu",
         what: "gates and ups of groups of m rows each, SwiGLU, then FP8",
         extents: &[("groups", 8), ("m", 32), ("n", 256), ("k", 1024)],
@@ -156,6 +163,30 @@ pub const OPERATIONS: &[Operation] = &[
         what: "bf16 products",
         extents: &[("batch", 16), ("m", 64), ("n", 512), ("k", 128)],
         case: |e| products::batched_bf16_gemm(e[0], e[1], e[2], e[3]),
+    },
+    Operation {
+        name: "f16_gemm",
+        what: "f16 product",
+        extents: &[("m", 64), ("n", 256), ("k", 1024)],
+        case: |e| half_products::f16_gemm(e[0], e[1], e[2]),
+    },
+    Operation {
+        name: "bf16_gemm_tt",
+        what: "bf16 product of operands whose rows are adjacent",
+        extents: &[("m", 136), ("n", 256), ("k", 512)],
+        case: |e| half_products::bf16_gemm_tt(e[0], e[1], e[2]),
+    },
+    Operation {
+        name: "grouped_bf16_gemm",
+        what: "bf16 products for uneven groups of about m rows each",
+        extents: &[("groups", 4), ("m", 64), ("n", 256), ("k", 256)],
+        case: |e| half_products::grouped(e[0], e[1], e[2], e[3]),
+    },
+    Operation {
+        name: "masked_bf16_gemm",
+        what: "bf16 products for groups of which about m rows count",
+        extents: &[("groups", 4), ("room", 128), ("m", 20), ("n", 256), ("k", 256)],
+        case: |e| half_products::masked(e[0], e[1], e[2], e[3], e[4]),
     },
     Operation {
         name: "transpose_fp8",
@@ -332,6 +363,7 @@ pub fn all(simulated: bool) -> Vec<Case> {
         cases.extend([0, 2, 3].map(|layout| latent_cache::cache_write(m, layout)));
     }
     cases.extend(fp8_products::all(simulated));
+    cases.extend(half_products::all(simulated));
     cases.push(products::transpose_fp8(hidden, 2 * width));
     let (sequences, lengths): (usize, &[usize]) = if simulated { (2, &[512]) } else { (64, &[1024, 8192]) };
     cases.extend(lengths.iter().map(|&length| attention::attention(sequences, heads, length)));

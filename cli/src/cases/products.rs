@@ -4,7 +4,8 @@ use super::experts::permuted;
 use super::{Case, Operands, Prepared, bf16s, fp8_blocks, fp8_rows, fp8s, i32s, product};
 use narrowgauge::gemm::plan::{Input, Mode};
 use narrowgauge::gemm::{
-    BatchedHalfGemm, Fp8Gemm, GroupedFp8Gemm, GroupedFp8GemmSwiglu, HalfGemm, Tile, TransposeFp8,
+    BatchedHalfGemm, Fp8Gemm, Fp8GemmSwiglu, GroupedFp8Gemm, GroupedFp8GemmSwiglu, HalfGemm, Tile,
+    TransposeFp8,
 };
 use narrowgauge::{Fp8Rows, ScaleLayout, bf16};
 
@@ -66,6 +67,25 @@ pub fn grouped_fp8_gemm(groups: usize, rows: usize, n: usize, k: usize) -> Case 
 }
 
 /// `n`: columns of the output, half of the weights' rows.
+pub fn fp8_gemm_swiglu(m: usize, n: usize, k: usize) -> Case {
+    Case {
+        name: format!("fp8_gemm_swiglu/{m}x{n}x{k}"),
+        flops: 4.0 * product(&[m, n, k]),
+        fp8: true,
+        prepare: Box::new(move |device| {
+            let (a, b) = (fp8_rows(device, m, k)?, fp8_blocks(device, &[2 * n, k])?);
+            let out = Fp8Rows::empty(device, m, n, ScaleLayout::MnMajor)?;
+            let operands = Operands::default()
+                .input_rows(["a", "a_scales"], &a)
+                .input_blocks(["b", "b_scales"], &b)
+                .output_rows(["out", "out_scales"], &out);
+            let launch = Box::new(move |stream: &_| Fp8GemmSwiglu::new(&a, &b, &out).launch(stream));
+            Ok(Prepared { launch, operands })
+        }),
+    }
+}
+
+/// The same for groups of `rows` rows each.
 pub fn grouped_fp8_gemm_swiglu(groups: usize, rows: usize, n: usize, k: usize) -> Case {
     let m = groups * rows;
     Case {

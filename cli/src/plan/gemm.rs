@@ -41,6 +41,12 @@ pub struct Options {
     /// SwiGLU of two products of N columns each, gates and ups, to e4m3
     #[arg(long)]
     swiglu: bool,
+    /// Rows of A are picked by a list
+    #[arg(long)]
+    gather: bool,
+    /// Rows of A that the list picks from; as many as the list where nobody says
+    #[arg(long, default_value_t = 0, requires = "gather")]
+    a_rows: usize,
     /// How many of the ranking are shown
     #[arg(long, default_value_t = 12)]
     top: usize,
@@ -145,6 +151,8 @@ impl Options {
             accumulate: self.accumulate,
             batch_invariant: self.batch_invariant,
             swiglu: self.swiglu,
+            gather: self.gather,
+            a_rows: self.a_rows,
             ..Problem::dense(input, output, m, n, k)
         })
     }
