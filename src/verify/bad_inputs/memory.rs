@@ -73,7 +73,7 @@ impl Split {
 fn two_streams(lab: &Lab<'_>) -> Done {
     let run = || -> Result<_> {
         let split = Split::new(lab)?;
-        let workspace = lab.zeros::<u8>(&[1 << 16]);
+        let workspace = lab.zeros::<u8>(&[1 << 19]);
         let (a, b) = (lab.halves(&[1, 1, 4, 512]), lab.halves(&[1, 1, 4, 512]));
         split.run(&a, Some(&workspace), &lab.stream)?;
         split.run(&b, Some(&workspace), &lab.device.new_stream()?)?;
@@ -259,7 +259,7 @@ pub(super) fn rows() -> Vec<Row> {
             },
             Error "Attention, misaligned" |lab| {
                 let split = Split::new(lab).map_err(text)?;
-                let odd = lab.zeros::<u8>(&[1 << 16]).slice(0, 8..1 << 16).map_err(text)?;
+                let odd = lab.zeros::<u8>(&[1 << 19]).slice(0, 8..1 << 19).map_err(text)?;
                 lab.refuses::<bf16>(&[1, 1, 4, 512], "workspace", |out, stream| split.run(out, Some(&odd), stream))
             },
             Works "Attention, on two streams" |lab| two_streams(lab),
