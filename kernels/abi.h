@@ -293,8 +293,8 @@ static_assert(sizeof(NgFp8GemmParams) == 512 && __builtin_offsetof(NgFp8GemmPara
 // The decode kernels. A group is 64 * `cluster` rows (query token * heads + head) of one sequence, a block 64 tokens.
 struct NgMlaAttentionParams {
     NgTensorMap query;  // 16-bit [batch, tokens * heads, 576], or [1, query_tokens * heads, 576] with query_offsets
-    NgTensorMap cache;  // 16-bit [cache_pages, 9, page_tokens, 64]
-    uint64_t tokens_at;      // what `cache` is a map of
+    NgTensorMap cache;  // 16-bit [cache_pages, 9, page_tokens, 64]; not of FP8 caches
+    uint64_t tokens_at;      // the cache's memory
     uint64_t page_table;     // i32 [batch, table_tokens / page_tokens]
     uint64_t lengths;        // i32 [batch]
     uint64_t query_offsets;  // i32 [batch + 1], or null: every sequence has `tokens` query tokens
@@ -322,6 +322,8 @@ struct NgMlaAttentionParams {
     int32_t pieces;
     int32_t piece_blocks;  // of each piece, or 0: equal pieces
     int32_t causal;
+    uint32_t cache_layout;  // NgCacheLayout
+    float value_scale;
     float scale;
     float scale_log2;  // scale * log2(e)
 };
@@ -367,6 +369,7 @@ struct NgMlaCombineParams {
     int32_t pieces;
     int32_t piece_blocks;
     int32_t causal;
+    float value_scale;
     float scale;
     float scale_log2;
 };

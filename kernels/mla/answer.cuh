@@ -59,7 +59,7 @@ struct Answer {
             const bool inside = at < group.rows;
             const int32_t head = at % p.heads;
             const float sink = p.sinks != 0 && inside ? reinterpret_cast<const float*>(p.sinks)[head] : -kInfinity;
-            const float inverse = inverse_sum(sum[r], sink_weight(sink, maximum[r], p.scale_log2));
+            const float inverse = inverse_sum(sum[r], sink_weight(sink, maximum[r], p.scale_log2)) * p.value_scale;
             uint16_t* to = reinterpret_cast<uint16_t*>(p.output) + sequence.batch * p.output_batch_stride +
                            (first + 8 * r) * p.output_row_stride + column + 8 * (lane % 4);
 #pragma unroll

@@ -1,4 +1,5 @@
-// Multi-head latent attention in absorbed form over a paged 16-bit latent cache (QUERY_F16 says which), 64 rows a block of threads.
+// Multi-head latent attention in absorbed form over a paged latent cache, of 16 bits as QUERY_F16 says, or FP8; 64 rows a
+// block of threads.
 //
 // Two consumer warpgroups and a producer. Blocks of 64 tokens go to the two halves of shared memory in turn. The first
 // warpgroup makes the scores and weights of the even blocks, the second those of the odd ones, half a step later, so that
@@ -6,11 +7,14 @@
 // own weights come from registers, the other's from shared memory, where they take the place of the rotary columns that
 // the scores are done with. The values are the first 512 columns of the tokens, read as an MN-major operand.
 //
+// FP8 tokens are widened to the queries' type by the four warps of the producer, dequantise.cuh.
+//
 // In a cluster of two, each block of threads has 64 rows of its own and copies half of every block of tokens to both. Pages
 // of fewer than 8 tokens, which no tile of a copy fits, are gathered by each block for itself.
 #include "abi.h"
 #include "mla/answer.cuh"
 #include "mla/decode.cuh"
+#include "mla/dequantise.cuh"
 #include "mla/pages.cuh"
 #include "mla/scores.cuh"
 #include "ptx/cluster.cuh"
@@ -42,7 +46,8 @@ constexpr uint32_t kReferencesAt = kTokensAt + 2 * kBlockBytes;  // of each warp
 constexpr uint32_t kSumsAt = kReferencesAt + 2 * mla::kRows * 4;  // of each warpgroup, for this piece and the one before
 constexpr uint32_t kUsableAt = kSumsAt + 4 * mla::kRows * 4;     // a bit for each token of each half
 constexpr uint32_t kBarriersAt = kUsableAt + 16;
-constexpr uint32_t kSharedBytes = kBarriersAt + 10 * 8;
+constexpr uint32_t kScalesAt = kBarriersAt + 10 * 8;  // of each half's tokens, FP8 only
+constexpr uint32_t kSharedBytes = FP8 ? kScalesAt + 2 * mla::kTokens * 16 : kScalesAt;
 static_assert(kSharedBytes == SHARED, "the launch gives other shared memory");
 
 // A half holds its tiles in two parts, which are freed at different times: the four value tiles that its own warpgroup
@@ -50,6 +55,8 @@ static_assert(kSharedBytes == SHARED, "the launch gives other shared memory");
 __host__ __device__ constexpr int tile_of(int half, int part, int i) {
     return part == 1 && i == 4 ? kRotary : (half ^ part) * 4 + i;
 }
+
+extern __shared__ __align__(1024) uint8_t shared[];
 
 struct Shared {
     uint32_t base;
@@ -60,37 +67,51 @@ struct Shared {
     __device__ __forceinline__ uint32_t weights(int half) const { return tile(half, kRotary); }
     __device__ __forceinline__ uint32_t full(int half, int part) const { return base + kBarriersAt + (half * 2 + part) * 8; }
     __device__ __forceinline__ uint32_t empty(int half, int part) const { return full(half, part) + 4 * 8; }
+    __device__ __forceinline__ uint32_t scales(int half) const { return base + kScalesAt + half * mla::kTokens * 16; }
+    __device__ __forceinline__ uint64_t* usable(int half) const {
+        return reinterpret_cast<uint64_t*>(shared + kUsableAt + half * 8);
+    }
     __device__ __forceinline__ uint32_t query_full() const { return base + kBarriersAt + 8 * 8; }
     __device__ __forceinline__ uint32_t query_empty() const { return base + kBarriersAt + 9 * 8; }
 };
 
 enum NamedBarrier : uint32_t { kWeightsReady = 1, kGroupReady = 3, kSumsReady = 5 };
 
-extern __shared__ __align__(1024) uint8_t shared[];
+// Blocks that share a group of rows, but not its FP8 tokens, are no cluster.
+__device__ __forceinline__ int32_t worker_of(const NgMlaAttentionParams& p) {
+    return FP8 ? blockIdx.x >> (p.cluster - 1) : blockIdx.x / CLUSTER;
+}
+
+__device__ __forceinline__ uint32_t rank_of(const NgMlaAttentionParams& p) {
+    return FP8 ? blockIdx.x & (p.cluster - 1) : blockIdx.x % CLUSTER;
+}
+
+__device__ __forceinline__ void load_queries(const NgMlaAttentionParams& p, Shared at, const mla::Group& group, uint32_t rank,
+                                             uint32_t lane, uint32_t& phase) {
+    ptx::mbarrier_wait_parity(at.query_empty(), phase ^ 1);
+    phase ^= 1;
+    if (lane == 0) ptx::mbarrier_arrive_expect_tx(at.query_full(), kBlockBytes);
+    ptx::warp_barrier();
+    const bool packed = p.query_offsets != 0;
+    const int32_t row = (packed ? group.sequence.first * p.heads : 0) + group.row + rank * mla::kRows;
+    if (lane < kTiles)
+        ptx::tma_load_3d(at.base + kQueryAt + lane * kTileBytes, &p.query, at.query_full(), lane * 64, row,
+                         packed ? 0 : group.sequence.batch);
+}
 
 // One warp for each half; the first also copies the queries.
 __device__ __forceinline__ void produce(const NgMlaAttentionParams& p, Shared at) {
-    const uint32_t rank = blockIdx.x % CLUSTER;
+    const uint32_t rank = rank_of(p);
     const uint32_t lane = threadIdx.x % 32;
     const uint32_t half = threadIdx.x / 32 % 2;
     const mla::PagedBlocks<CLUSTER> pages(p, rank, lane);
     uint32_t phase = 0, query_phase = 0, status = 0;
-    mla::Pieces pieces(p, blockIdx.x / CLUSTER);
+    mla::Pieces pieces(p, worker_of(p));
     while (pieces.next(p)) {
         const mla::Group group(p, pieces.group);
         status |= group.sequence.status;
         if (!pieces.takes(p, group) || pieces.begin == pieces.end) continue;
-        if (half == 0) {
-            ptx::mbarrier_wait_parity(at.query_empty(), query_phase ^ 1);
-            query_phase ^= 1;
-            if (lane == 0) ptx::mbarrier_arrive_expect_tx(at.query_full(), kBlockBytes);
-            ptx::warp_barrier();
-            const bool packed = p.query_offsets != 0;
-            const int32_t row = (packed ? group.sequence.first * p.heads : 0) + group.row + rank * mla::kRows;
-            if (lane < kTiles)
-                ptx::tma_load_3d(at.base + kQueryAt + lane * kTileBytes, &p.query, at.query_full(), lane * 64, row,
-                                 packed ? 0 : group.sequence.batch);
-        }
+        if (half == 0) load_queries(p, at, group, rank, lane, query_phase);
         for (int32_t block = pieces.begin + half; block < pieces.end; block += 2) {
             const mla::BlockPages ids = pages.find(p, group.sequence, block);
 #pragma unroll
@@ -104,7 +125,7 @@ __device__ __forceinline__ void produce(const NgMlaAttentionParams& p, Shared at
                 if (part == 0) {
                     uint64_t usable;
                     status |= pages.check(p, group.sequence, block, ids, usable);
-                    if (lane == 0) *reinterpret_cast<uint64_t*>(shared + kUsableAt + half * 8) = usable;
+                    if (lane == 0) *at.usable(half) = usable;
                 }
                 const int tiles = 4 + part;
                 const auto tile = [&](int i) {
@@ -339,12 +360,12 @@ __device__ __forceinline__ void run(Consumer<1>& me, int32_t block, int32_t end,
 
 template <int Warpgroup>
 __device__ __forceinline__ void consume(const NgMlaAttentionParams& p, Shared at) {
-    const uint32_t rank = blockIdx.x % CLUSTER;
+    const uint32_t rank = rank_of(p);
     Consumer<Warpgroup> me(p, at);
     const int32_t row = rank * mla::kRows + 16 * me.warp + me.lane / 4;
     float* sums = reinterpret_cast<float*>(shared + kSumsAt) + 16 * me.warp + me.lane / 4;
     uint32_t phase = 0, query_phase = 0;
-    mla::Pieces pieces(p, blockIdx.x / CLUSTER);
+    mla::Pieces pieces(p, worker_of(p));
     while (ptx::any(pieces.next(p))) {
         const mla::Group group(p, pieces.group);
         if (!ptx::any(pieces.takes(p, group))) continue;
@@ -383,10 +404,10 @@ extern "C" __global__ void __launch_bounds__(kThreads, 1) NG_ENTRY(const __grid_
     const Shared at{ptx::shared_address(shared)};
     if (threadIdx.x == 0) {
         ptx::prefetch_tensormap(&p.query);
-        ptx::prefetch_tensormap(&p.cache);
+        if constexpr (!FP8) ptx::prefetch_tensormap(&p.cache);
         for (int half = 0; half < 2; ++half) {
             for (int part = 0; part < 2; ++part) {
-                ptx::mbarrier_init(at.full(half, part), 1);
+                ptx::mbarrier_init(at.full(half, part), FP8 ? mla::kWideners : 1);
                 ptx::mbarrier_init(at.empty(half, part), 4 * CLUSTER);
             }
         }
@@ -402,7 +423,13 @@ extern "C" __global__ void __launch_bounds__(kThreads, 1) NG_ENTRY(const __grid_
 
     if (threadIdx.x >= kConsumers) {
         ptx::set_max_registers_decrease<56>();
-        if (threadIdx.x < kConsumers + 64) produce(p, at);
+        if constexpr (FP8) {
+            mla::widen_all<QUERY_F16>(p, at, worker_of(p), [&](const mla::Group& group, uint32_t phase) {
+                if (threadIdx.x < kConsumers + 32) load_queries(p, at, group, rank_of(p), threadIdx.x % 32, phase);
+            });
+        } else if (threadIdx.x < kConsumers + 64) {
+            produce(p, at);
+        }
     } else {
         ptx::set_max_registers_increase<224>();
         if (threadIdx.x < 128) {

@@ -85,7 +85,7 @@ extern "C" __global__ void __launch_bounds__(128) NG_ENTRY(const __grid_constant
 
     const int32_t head = row % p.heads, token = row / p.heads;
     const float sink = p.sinks != 0 ? reinterpret_cast<const float*>(p.sinks)[head] : -mla::kInfinity;
-    const float inverse = mla::inverse_sum(sum, mla::sink_weight(sink, maximum, p.scale_log2));
+    const float inverse = mla::inverse_sum(sum, mla::sink_weight(sink, maximum, p.scale_log2)) * p.value_scale;
     const mla::Sequence& sequence = group.sequence;
     uint16_t* out = reinterpret_cast<uint16_t*>(p.output) + sequence.batch * p.output_batch_stride +
                     (static_cast<int64_t>(sequence.first) * p.heads + row) * p.output_row_stride + 4 * lane;

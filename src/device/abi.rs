@@ -141,16 +141,19 @@ pub struct NgMlaAttentionParams {
     pub pieces: i32,
     pub piece_blocks: i32,
     pub causal: i32,
+    pub cache_layout: u32,
+    pub value_scale: f32,
     pub scale: f32,
     pub scale_log2: f32,
 }
 parameters!(NgMlaAttentionParams, 512, {
-    query: 0, cache: 128, tokens_at: 256, page_table: 264, lengths: 272, query_offsets: 280, sinks: 288,
-    cuts: 296, output: 304, lse: 312, partial_output: 320, partial_statistics: 328, status: 336,
-    table_stride: 344, output_batch_stride: 352, output_row_stride: 360, lse_batch_stride: 368,
-    lse_head_stride: 376, lse_token_stride: 384, tokens: 392, query_tokens: 396, heads: 400, groups: 404,
-    cluster: 408, table_tokens: 412, page_shift: 416, cache_pages: 420, pieces: 424, piece_blocks: 428,
-    causal: 432, scale: 436, scale_log2: 440,
+    query: 0, cache: 128, tokens_at: 256, page_table: 264, lengths: 272,
+    query_offsets: 280, sinks: 288, cuts: 296, output: 304, lse: 312,
+    partial_output: 320, partial_statistics: 328, status: 336, table_stride: 344, output_batch_stride: 352,
+    output_row_stride: 360, lse_batch_stride: 368, lse_head_stride: 376, lse_token_stride: 384, tokens: 392,
+    query_tokens: 396, heads: 400, groups: 404, cluster: 408, table_tokens: 412,
+    page_shift: 416, cache_pages: 420, pieces: 424, piece_blocks: 428, causal: 432,
+    cache_layout: 436, value_scale: 440, scale: 444, scale_log2: 448,
 });
 
 #[repr(C)]
@@ -200,6 +203,7 @@ pub struct NgMlaCombineParams {
     pub pieces: i32,
     pub piece_blocks: i32,
     pub causal: i32,
+    pub value_scale: f32,
     pub scale: f32,
     pub scale_log2: f32,
 }
@@ -207,8 +211,8 @@ parameters!(NgMlaCombineParams, 152, {
     lengths: 0, query_offsets: 8, sinks: 16, cuts: 24, output: 32, lse: 40, partial_output: 48,
     partial_statistics: 56, output_batch_stride: 64, output_row_stride: 72, lse_batch_stride: 80,
     lse_head_stride: 88, lse_token_stride: 96, tokens: 104, query_tokens: 108, heads: 112, groups: 116,
-    cluster: 120, table_tokens: 124, pieces: 128, piece_blocks: 132, causal: 136, scale: 140,
-    scale_log2: 144,
+    cluster: 120, table_tokens: 124, pieces: 128, piece_blocks: 132, causal: 136, value_scale: 140,
+    scale: 144, scale_log2: 148,
 });
 
 /// Dynamic shared memory of the sparse attention.

@@ -40,7 +40,9 @@ enum Pieces {
 ///
 /// - `q`: bf16 or f16 `[B, S, H, 576]`, 512 absorbed columns and then 64 rotary ones; `H` ≤ 128. With
 ///   [`ragged`](Self::ragged) queries `[T, H, 576]`.
-/// - `cache`: [`LatentCache`] of the same type, in pages of a power of two of tokens (64 and more are fastest)
+/// - `cache`: [`LatentCache`] of the same type or FP8, in pages of a power of two of tokens (64 and more are fastest). FP8
+///   tokens are widened to the type of `q` on the way: exactly, where that type has their codes times their scale; the scale
+///   of a flat cache is applied to scores and answers instead
 /// - `page_table`: i32 `[B, P]`; entries past a sequence's pages may hold anything
 /// - `lengths`: i32 `[B]`, cached tokens of each sequence, the query tokens included
 /// - `out`: of `q`'s type, `[B, S, H, 512]` or `[T, H, 512]`
@@ -164,7 +166,7 @@ impl<'a, T: Half> Attention<'a, T> {
     ///
     /// # Errors
     ///
-    /// [`Error::Argument`](crate::Error::Argument) for shapes that do not fit, a cache of another type or with pages of other
+    /// [`Error::Argument`](crate::Error::Argument) for shapes that do not fit, a cache of another 16-bit type or with pages of other
     /// than a power of two of tokens, views that the tensor memory accelerator cannot walk, outputs that overlap anything else,
     /// a workspace that is missing or small, or another device; otherwise what the device says.
     pub fn launch(&self, stream: &Stream) -> Result<()> {
@@ -225,7 +227,7 @@ impl<'a, T: Half> Attention<'a, T> {
     fn check_cache(&self, device: &Device) -> Result<()> {
         let (check, cache) = (CHECK, self.cache);
         check.on("cache", cache.memory(), device)?;
-        if cache.layout().dtype() != Some(T::DTYPE) {
+        if !cache.layout().is_fp8() && cache.layout().dtype() != Some(T::DTYPE) {
             return check.fail("cache", cache.layout(), format_args!("{}, as the queries are", T::SUFFIX));
         }
         if !cache.page_tokens().is_power_of_two() {
@@ -249,8 +251,10 @@ impl<'a, T: Half> Attention<'a, T> {
         check.shape("lengths", lengths, &[batch])?;
         let problem = self.problem();
         let Problem { tokens, heads, .. } = problem;
-        let log2_scale = self.scale * std::f32::consts::LOG2_E;
-        if !(self.scale > 0.0 && log2_scale.is_finite()) {
+        // Codes of a flat cache are multiplied as they are.
+        let (_, value_scale) = self.cache.layout().code();
+        let scale = self.scale * value_scale;
+        if !(self.scale > 0.0 && scale > 0.0 && (scale * std::f32::consts::LOG2_E).is_finite()) {
             return check.fail("scale", self.scale, "positive and finite");
         }
 
@@ -312,7 +316,7 @@ impl<'a, T: Half> Attention<'a, T> {
         if batch == 0 || tokens == 0 || heads == 0 || q.dim(0) == 0 {
             return Ok(None);
         }
-        Ok(Some(Checked { problem, cut, blocks, query, output, log2_scale }))
+        Ok(Some(Checked { problem, cut, blocks, query, output, scale, value_scale }))
     }
 
     fn check_workspace(&self, bytes: usize, device: &Device) -> Result<()> {

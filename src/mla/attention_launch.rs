@@ -1,9 +1,10 @@
 //! The kernels of an attention whose arguments fit: a schedule, the attention, and the combination of its pieces.
 
-use super::Half;
 use super::attention::{Attention, LATENT, WIDTH};
 use super::plan::{Cut, Problem, ROW_TILE};
+use super::{Half, LatentCache};
 use crate::device::{KernelLaunch, Stream, Swizzle, TensorMapSpec, abi};
+use crate::dtype::DType;
 use crate::error::Result;
 use crate::tensor::Tensor;
 
@@ -13,6 +14,8 @@ const SCHEDULE_THREADS: u32 = 1024;
 /// Threads of an attention block: two consumer warpgroups and a producer.
 const THREADS: u32 = 384;
 const SHARED_BYTES: u32 = 222_816;
+/// With the scales of FP8 tokens.
+const FP8_SHARED_BYTES: u32 = 224_864;
 /// Columns of a tile in shared memory, of which a token has nine.
 const TILE_COLUMNS: usize = 64;
 
@@ -28,7 +31,9 @@ pub(super) struct Checked {
     pub(super) blocks: u32,
     pub(super) query: RowStrides,
     pub(super) output: RowStrides,
-    pub(super) log2_scale: f32,
+    /// Of raw scores, the scale of a flat cache included.
+    pub(super) scale: f32,
+    pub(super) value_scale: f32,
 }
 
 /// Where partial results and the schedule are.
@@ -148,33 +153,19 @@ impl Checked {
             Some(_) => (op.q.dim(0) * heads, 1),
         };
         let (pieces, piece_blocks) = self.pieces();
+        let (cache_layout, _) = cache.layout().code();
+        let query = device.tensor_map(&TensorMapSpec {
+            address: op.q.address(),
+            dtype: T::DTYPE,
+            extents: &[WIDTH as u64, rows as u64, sequences as u64],
+            strides: &[self.query.row as u64 * element, self.query.batch as u64 * element],
+            tile: &[TILE_COLUMNS as u32, ROW_TILE as u32, 1],
+            swizzle: Swizzle::B128,
+        })?;
+        let narrow = cache.layout().is_fp8();
         let parameters = abi::NgMlaAttentionParams {
-            query: device.tensor_map(&TensorMapSpec {
-                address: op.q.address(),
-                dtype: T::DTYPE,
-                extents: &[WIDTH as u64, rows as u64, sequences as u64],
-                strides: &[self.query.row as u64 * element, self.query.batch as u64 * element],
-                tile: &[TILE_COLUMNS as u32, ROW_TILE as u32, 1],
-                swizzle: Swizzle::B128,
-            })?,
-            // Columns in tiles, so that one copy makes a tile of a page's tokens.
-            cache: device.tensor_map(&TensorMapSpec {
-                address: cache.memory().address(),
-                dtype: T::DTYPE,
-                extents: &[
-                    TILE_COLUMNS as u64,
-                    page as u64,
-                    (WIDTH / TILE_COLUMNS) as u64,
-                    cache.pages() as u64,
-                ],
-                strides: &[
-                    WIDTH as u64 * element,
-                    TILE_COLUMNS as u64 * element,
-                    (page * WIDTH) as u64 * element,
-                ],
-                tile: &[TILE_COLUMNS as u32, page.min(ROW_TILE / cluster) as u32, 1, 1],
-                swizzle: Swizzle::B128,
-            })?,
+            query,
+            cache: if narrow { query } else { cache_map(cache, T::DTYPE, page.min(ROW_TILE / cluster))? },
             tokens_at: cache.memory().address(),
             page_table: op.page_table.address(),
             lengths: op.lengths.address(),
@@ -203,16 +194,22 @@ impl Checked {
             pieces,
             piece_blocks,
             causal: op.causal.into(),
-            scale: op.scale,
-            scale_log2: self.log2_scale,
+            cache_layout,
+            value_scale: self.value_scale,
+            scale: self.scale,
+            scale_log2: self.scale * std::f32::consts::LOG2_E,
         };
-        let together = if cluster == 2 { "_c2" } else { "" };
-        let entry = format!("mla_attention_{}{together}", T::SUFFIX);
+        let (kind, together) = match (narrow, cluster) {
+            (true, _) => ("fp8_", ""),
+            (false, 2) => ("", "_c2"),
+            (false, _) => ("", ""),
+        };
+        let entry = format!("mla_attention_{kind}{}{together}", T::SUFFIX);
         let mut launch = KernelLaunch::new(&entry, &parameters)
             .grid([self.blocks, 1, 1])
-            .cluster([cluster as u32, 1, 1])
+            .cluster([if narrow { 1 } else { cluster as u32 }, 1, 1])
             .block(THREADS)
-            .shared(SHARED_BYTES)
+            .shared(if narrow { FP8_SHARED_BYTES } else { SHARED_BYTES })
             .reads(op.q)
             .reads(cache.memory())
             .reads(op.page_table)
@@ -271,8 +268,9 @@ impl Checked {
             pieces,
             piece_blocks,
             causal: op.causal.into(),
-            scale: op.scale,
-            scale_log2: self.log2_scale,
+            value_scale: self.value_scale,
+            scale: self.scale,
+            scale_log2: self.scale * std::f32::consts::LOG2_E,
         };
         // A schedule cuts at most one group at the end of each worker.
         let groups = match self.cut {
@@ -302,4 +300,18 @@ impl Checked {
         }
         launch.launch(stream)
     }
+}
+
+/// How the tokens of a 16-bit cache are copied, so many of one page at a time: columns in tiles, so that one copy makes a
+/// tile of them.
+fn cache_map(cache: &LatentCache, dtype: DType, tokens: usize) -> Result<abi::NgTensorMap> {
+    let (token, page) = (cache.token_bytes() as u64, cache.page_tokens() as u64);
+    cache.memory().device().tensor_map(&TensorMapSpec {
+        address: cache.memory().address(),
+        dtype,
+        extents: &[TILE_COLUMNS as u64, page, (WIDTH / TILE_COLUMNS) as u64, cache.pages() as u64],
+        strides: &[token, (TILE_COLUMNS * dtype.size()) as u64, page * token],
+        tile: &[TILE_COLUMNS as u32, tokens as u32, 1, 1],
+        swizzle: Swizzle::B128,
+    })
 }

@@ -42,6 +42,11 @@ impl CacheLayout {
         }
     }
 
+    /// Whether latent columns are e4m3.
+    pub const fn is_fp8(self) -> bool {
+        matches!(self, Self::Fp8Blocks | Self::Fp8Flat { .. })
+    }
+
     /// What kernels call it, and its scale.
     pub(super) const fn code(self) -> (u32, f32) {
         match self {

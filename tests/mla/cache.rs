@@ -8,6 +8,7 @@ use narrowgauge::verify::latent_cache::{
     CacheProblem, GatherProblem, LAYOUTS, PagesProblem, check_cache_gather, check_cache_pages,
     check_cache_write,
 };
+use narrowgauge::verify::mla::CachedAttention;
 use narrowgauge::verify::rope::parameters;
 use narrowgauge::verify::surrounded::Place;
 use narrowgauge::{Error, Result, Tensor, bf16, verify};
@@ -147,4 +148,25 @@ fn bad_arguments_of_gatherings_and_moves_are_named() {
     assert_eq!(wrong(CachePageSwap::new(&cache, &half, &pairs).launch(&stream)), "second");
     let odd = device.zeros::<i32>(&[5]).unwrap().as_strided(1, &[2, 2], &[2, 1]).unwrap();
     assert_eq!(wrong(CachePageCopy::new(&cache, &cache, &odd).launch(&stream)), "pairs");
+}
+
+/// Both layouts, both types, every page size, one block of threads and clusters of two.
+#[test]
+#[cfg_attr(not(ng_kernels), ignore = "needs compiled kernels: run cargo xtask setup")]
+fn attention_over_fp8_is_that_over_the_same_tokens() {
+    let device = device();
+    let flat = CacheLayout::Fp8Flat { scale: 0.02 };
+    for (layout, page_tokens, rows, splits, f16) in [
+        (CacheLayout::Fp8Blocks, 64, [1, 16], None, false),
+        (flat, 64, [1, 16], Some(1), false),
+        (CacheLayout::Fp8Blocks, 16, [2, 64], Some(2), false),
+        (flat, 1, [1, 128], Some(3), false),
+        (CacheLayout::Fp8Blocks, 128, [1, 65], Some(1), true),
+        (flat, 32, [1, 6], None, true),
+        (CacheLayout::Fp8Blocks, 1, [3, 5], None, true),
+    ] {
+        let lengths = vec![200, 0, 65, 64, 1];
+        let check = CachedAttention { lengths, rows, layout, page_tokens, splits, f16, seed: 5 };
+        check.check(&device).unwrap_or_else(|error| panic!("{check:?}: {error}"));
+    }
 }

@@ -37,7 +37,7 @@ fn draw_values(count: usize, source: &mut Source) -> Vec<f32> {
 }
 
 /// A 16-bit float that checks are made with.
-pub(super) trait Value: crate::mla::Half + super::surrounded::Poison {
+pub(in crate::verify) trait Value: crate::mla::Half + super::surrounded::Poison {
     fn narrowed(value: f32) -> Self;
     fn widened(self) -> f32;
 }

@@ -4,7 +4,7 @@ use super::super::{Case, Evidence, Source};
 use super::prefill::{Heads, PrefillInputs, uniform_prefill};
 use super::properties::{Property, holds};
 use super::sparse::{SparseInputs, SparseShape};
-use super::{AttentionInputs, MergeCheck, one_hot_attention, uniform_attention};
+use super::{AttentionInputs, CachedAttention, MergeCheck, fp8_cache, one_hot_attention, uniform_attention};
 use super::{DecodeCheck, Pieces};
 use crate::device::Device;
 use crate::dtype::{bf16, f16};
@@ -41,6 +41,24 @@ fn decode(lengths: &[usize], queries: &[usize], heads: usize, pieces: Pieces, se
         causal: true,
         sinks: false,
         pieces,
+        seed,
+    }
+}
+
+fn cached(
+    layout: CacheLayout,
+    lengths: &[usize],
+    rows: [usize; 2],
+    page_tokens: usize,
+    seed: u64,
+) -> CachedAttention {
+    CachedAttention {
+        lengths: lengths.to_vec(),
+        rows,
+        layout,
+        page_tokens,
+        splits: Some(2),
+        f16: false,
         seed,
     }
 }
@@ -162,6 +180,16 @@ pub(in crate::verify) fn cases() -> Vec<Case> {
         case!("one token selected, exact", |device, seed| {
             exactly(device, one_hot_attention(&mut Source::new(seed), &[200, 129], 2, 16), None)
         }),
+        case!("decode over FP8 blocks, pages of 64", |device, seed| {
+            cached(CacheLayout::Fp8Blocks, &[1, 64, 129, 0, 200], [1, 16], 64, seed).check(device)
+        }),
+        case!("decode over FP8 blocks, pages of one, 128 heads", |device, seed| {
+            cached(CacheLayout::Fp8Blocks, &[70], [1, 128], 1, seed).check(device)
+        }),
+        case!("decode over flat FP8, pages of 16", |device, seed| {
+            cached(CacheLayout::Fp8Flat { scale: 0.013 }, &[40, 190], [2, 20], 16, seed).check(device)
+        }),
+        case!("a drawn FP8 cache", |device, seed| fp8_cache::drawn(device, seed)),
         case!("a drawn shape", |device, seed| drawn(device, seed)),
         case!("192/128, causal, three sequences", |device, seed| {
             prefill(device, seed, &[[130, 200], [5, 3], [64, 64]], HEADS, true)

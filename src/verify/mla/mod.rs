@@ -6,6 +6,7 @@
 mod cases;
 mod decode;
 mod exact;
+mod fp8_cache;
 pub mod indexer;
 mod merge;
 pub mod prefill;
@@ -16,6 +17,7 @@ pub mod top_k;
 pub(super) use cases::cases;
 pub use decode::{DecodeCheck, DecodeInputs, DecodeOutputs, Pieces};
 pub use exact::{one_hot_attention, uniform_attention};
+pub use fp8_cache::CachedAttention;
 pub use merge::MergeCheck;
 
 use super::surrounded::{Place, Surrounded};
