@@ -152,6 +152,30 @@ impl Form {
         };
         (0..24).map(form).collect()
     }
+
+    /// Biases `[groups, n]`, weights of rows `[m]` and an old output `[m, n]`; empty where there are none.
+    pub(super) fn draw_rest(
+        &self,
+        source: &mut Source,
+        values: Values,
+        [m, n, groups]: [usize; 3],
+    ) -> [Vec<f32>; 3] {
+        let normal = values == Values::Normal;
+        let mut drawn = |wanted: bool, count: usize, draw: &dyn Fn(&mut Source) -> f32| -> Vec<f32> {
+            if wanted { (0..count).map(|_| draw(source)).collect() } else { Vec::new() }
+        };
+        let bias = drawn(self.bias, groups * n, &|source| match normal {
+            true => 100.0 * source.normal(),
+            false => source.integer(-40, 40),
+        });
+        let row_weights = drawn(self.row_weights, m, &|source| match normal {
+            true => source.unit(),
+            false => source.integer(-2, 0).exp2(),
+        });
+        // Any output type has them.
+        let old = drawn(self.accumulate, m * n, &|source| source.integer(-100, 100));
+        [bias, row_weights, old]
+    }
 }
 
 /// The inputs of an FP8 product on the host: row-major, `b` by groups. What its form does not have is empty.
@@ -221,20 +245,7 @@ impl Fp8Check<'_> {
                 spread(scales(groups, b_codes), column_blocks * blocks),
             ),
         };
-        let normal = values == Values::Normal;
-        let mut drawn = |wanted: bool, count: usize, draw: &dyn Fn(&mut Source) -> f32| -> Vec<f32> {
-            if wanted { (0..count).map(|_| draw(&mut source)).collect() } else { Vec::new() }
-        };
-        let bias = drawn(form.bias, groups * n, &|source| match normal {
-            true => 100.0 * source.normal(),
-            false => source.integer(-40, 40),
-        });
-        let row_weights = drawn(form.row_weights, m, &|source| match normal {
-            true => source.unit(),
-            false => source.integer(-2, 0).exp2(),
-        });
-        // Any output type has them.
-        let old = drawn(form.accumulate, m * n, &|source| source.integer(-100, 100));
+        let [bias, row_weights, old] = form.draw_rest(&mut source, values, [m, n, groups]);
         let mut inputs = Fp8Inputs {
             a,
             a_scales,

@@ -95,20 +95,7 @@ impl HalfCheck<'_> {
             (0..count).map(|_| H::nearest(f64::from(values.draw(&mut source, largest)))).collect()
         };
         let (a, b) = (data(m * k), data(groups * n * k));
-        let normal = values == Values::Normal;
-        let mut drawn = |wanted: bool, count: usize, draw: &dyn Fn(&mut Source) -> f32| -> Vec<f32> {
-            if wanted { (0..count).map(|_| draw(&mut source)).collect() } else { Vec::new() }
-        };
-        let bias = drawn(form.bias, groups * n, &|source| match normal {
-            true => 100.0 * source.normal(),
-            false => source.integer(-40, 40),
-        });
-        let row_weights = drawn(form.row_weights, m, &|source| match normal {
-            true => source.unit(),
-            false => source.integer(-2, 0).exp2(),
-        });
-        // Any output type has them.
-        let old = drawn(form.accumulate, m * n, &|source| source.integer(-100, 100));
+        let [bias, row_weights, old] = form.draw_rest(&mut source, values, [m, n, groups]);
         HalfInputs { a, b, bias, row_weights, old }
     }
 
