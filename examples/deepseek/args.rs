@@ -2,7 +2,8 @@
 
 use std::path::PathBuf;
 
-use clap::Parser;
+use clap::{Parser, ValueEnum};
+use narrowgauge::mla::CacheLayout;
 
 use super::failure::{Failure, Outcome, fail};
 
@@ -28,6 +29,9 @@ pub struct Args {
     /// Pages of 64 tokens in the cache [default: what the run needs].
     #[arg(long, value_name = "N")]
     pub cache_pages: Option<usize>,
+    /// What cached tokens are stored as.
+    #[arg(long, value_name = "TYPE", default_value = "bf16")]
+    pub cache: CacheType,
     /// Prompt tokens to take in the first step; the others follow one by one [default: all].
     #[arg(long, value_name = "N")]
     pub prefill: Option<usize>,
@@ -40,6 +44,23 @@ pub struct Args {
     /// Compare with this file of tools/golden/golden.py; its prompt is the default one.
     #[arg(long, value_name = "FILE")]
     pub golden: Option<PathBuf>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, ValueEnum)]
+pub enum CacheType {
+    /// 1152 bytes a token.
+    Bf16,
+    /// 656 bytes a token: e4m3 with a scale for each 128 latent columns, and the rotated ones in bf16.
+    Fp8,
+}
+
+impl CacheType {
+    pub fn layout(self) -> CacheLayout {
+        match self {
+            CacheType::Bf16 => CacheLayout::Bf16,
+            CacheType::Fp8 => CacheLayout::Fp8Blocks,
+        }
+    }
 }
 
 #[derive(Debug, Clone, PartialEq)]

@@ -1,7 +1,7 @@
 //! The paged cache of one sequence: which pages it holds, and the latent caches that they index.
 
 use narrowgauge::Device;
-use narrowgauge::mla::LatentCache;
+use narrowgauge::mla::{CacheLayout, LatentCache};
 
 use super::failure::{Failure, Outcome, fail};
 
@@ -15,14 +15,20 @@ pub struct PagedCache {
 }
 
 impl PagedCache {
-    pub fn new(device: &Device, layers: usize, pages: usize) -> Outcome<PagedCache> {
-        let layers = (0..layers).map(|_| LatentCache::new(device, pages)).collect::<Result<_, _>>()?;
+    pub fn new(device: &Device, layers: usize, pages: usize, layout: CacheLayout) -> Outcome<PagedCache> {
+        let layer = |_| LatentCache::with_layout(device, pages, PAGE, layout);
+        let layers = (0..layers).map(layer).collect::<Result<_, _>>()?;
         Ok(PagedCache { layers, pages: Pages::new(pages) })
     }
 
     /// Tokens in the cache.
     pub fn len(&self) -> usize {
         self.pages.tokens
+    }
+
+    /// Bytes of a token, all layers together.
+    pub fn token_bytes(&self) -> usize {
+        self.layers.iter().map(LatentCache::token_bytes).sum()
     }
 
     /// Room for `tokens` more: the slot of each.

@@ -79,8 +79,9 @@ fn run(args: &Args) -> Outcome<bool> {
     let checkpoint = Checkpoint::open(&args.model)?;
     let device = args.device.open()?;
     let loading = progress("loading", config.layers);
-    let mut model =
-        Model::load(&device, &checkpoint, &config, pages, |layers| loading.set_position(layers as u64))?;
+    let mut model = Model::load(&device, &checkpoint, &config, pages, args.cache.layout(), |layers| {
+        loading.set_position(layers as u64)
+    })?;
     loading.finish_and_clear();
 
     if !device.is_simulated() {
@@ -136,6 +137,7 @@ fn run(args: &Args) -> Outcome<bool> {
         simulated: device.is_simulated(),
         model: args.model.display().to_string(),
         text: text.decode(&generated),
+        cache_bytes_per_token: model.cache_token_bytes(),
         prompt_ids: prompt,
         generated_ids: generated,
         operations: report::operations(&device)?,

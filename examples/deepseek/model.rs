@@ -2,7 +2,7 @@
 
 use narrowgauge::dtype::bf16;
 use narrowgauge::gemm::HalfGemm;
-use narrowgauge::mla::{RopeParameters, RopeTables, Yarn};
+use narrowgauge::mla::{CacheLayout, RopeParameters, RopeTables, Yarn};
 use narrowgauge::norm::{Add, RmsNorm, RmsNormQuantize};
 use narrowgauge::vocab::{Argmax, Embedding};
 use narrowgauge::{Device, Stream, Tensor};
@@ -42,12 +42,13 @@ pub enum Rows {
 }
 
 impl Model {
-    /// `pages`: the cache's size. `loaded` is told after each layer.
+    /// `pages` and `layout`: the cache's size and what it stores. `loaded` is told after each layer.
     pub fn load(
         device: &Device,
         checkpoint: &Checkpoint,
         config: &Config,
         pages: usize,
+        layout: CacheLayout,
         mut loaded: impl FnMut(usize),
     ) -> Outcome<Model> {
         let vector = |name: &str| -> Outcome<Tensor<bf16>> {
@@ -88,8 +89,13 @@ impl Model {
             norm,
             head,
             tables,
-            cache: PagedCache::new(device, config.layers, pages)?,
+            cache: PagedCache::new(device, config.layers, pages, layout)?,
         })
+    }
+
+    /// Bytes that a token takes in the cache.
+    pub fn cache_token_bytes(&self) -> usize {
+        self.cache.token_bytes()
     }
 
     /// Appends the tokens to the sequence. Gives their logits, `[tokens or 1, vocab]`.

@@ -13,6 +13,8 @@ pub struct Report {
     pub device: String,
     pub simulated: bool,
     pub model: String,
+    /// All layers together.
+    pub cache_bytes_per_token: usize,
     pub prompt_ids: Vec<u32>,
     pub generated_ids: Vec<u32>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -73,6 +75,7 @@ impl Report {
     fn write_text(&self, out: &mut String) -> std::fmt::Result {
         writeln!(out, "device     {}", self.device)?;
         writeln!(out, "model      {}", self.model)?;
+        writeln!(out, "cache      {} bytes a token", self.cache_bytes_per_token)?;
         writeln!(out, "prompt     {} tokens", self.prompt_ids.len())?;
         let ids: Vec<String> = self.generated_ids.iter().map(u32::to_string).collect();
         writeln!(out, "generated  {}", ids.join(" "))?;

@@ -77,6 +77,28 @@ fn the_shipped_checkpoint_agrees_with_transformers() {
 
 #[test]
 #[cfg_attr(not(ng_kernels), ignore = "needs compiled kernels: run cargo xtask setup")]
+fn an_fp8_cache_agrees_with_transformers_too() {
+    let golden = shipped().join("golden.json");
+    let args = ["--device", "sim:h20", "--json", "--cache", "fp8", "--golden", golden.to_str().unwrap()];
+    let output = run(&shipped(), args);
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let report: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(report["golden"]["agrees"], json!(true));
+    let config: Value = serde_json::from_slice(&fs::read(shipped().join("config.json")).unwrap()).unwrap();
+    let layers = config["num_hidden_layers"].as_u64().unwrap();
+    assert_eq!(report["cache_bytes_per_token"], json!(656 * layers));
+    let attention: Vec<&str> = report["operations"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .filter_map(|operation| operation["kernel"].as_str())
+        .filter(|kernel| kernel.starts_with("mla_attention"))
+        .collect();
+    assert!(attention.iter().all(|kernel| kernel.contains("fp8")) && !attention.is_empty(), "{attention:?}");
+}
+
+#[test]
+#[cfg_attr(not(ng_kernels), ignore = "needs compiled kernels: run cargo xtask setup")]
 fn auto_says_what_it_chose() {
     let output = run(&shipped(), ["--prompt", "a", "--new-tokens", "1"]);
     let (stdout, stderr) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
