@@ -34,7 +34,7 @@ struct Sequence {
             const int32_t* offsets = reinterpret_cast<const int32_t*>(p.query_offsets) + at;
             const int32_t begin = offsets[0], end = offsets[1];
             first = min(max(begin, 0), p.query_tokens);
-            queries = min(max(min(end, p.query_tokens) - first, 0), p.tokens);
+            queries = min(max(min(end, p.query_tokens), first) - first, p.tokens);
             if (begin != first || end < begin || queries != end - begin) status |= NG_STATUS_BAD_OFFSETS;
         }
     }

@@ -278,7 +278,7 @@ struct Consumer {
                 sum == 0.0f ? -mla::kInfinity : (reference + ptx::log2_approximate(sum)) * kLn2;
         if (p.sinks == 0 || sum == 0.0f) return mla::inverse_sum(sum);
         const float sink = reinterpret_cast<const float*>(p.sinks)[work.head];
-        return ptx::reciprocal(sum + ptx::exp2_approximate(ptx::fused_multiply_add(sink, kLog2e, -reference)));
+        return ptx::reciprocal(sum + ptx::exp2_approximate(ptx::fused_multiply_add(sink, kLog2e, -mla::finite(reference))));
     }
 
     // Through this warp's own rows of the queries' tile, so that whole rows are stored.

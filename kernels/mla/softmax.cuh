@@ -42,7 +42,7 @@ __device__ __forceinline__ float inverse_sum(float sum, float sink = 0.0f) {
 // What an attention sink adds to a sum of weights that are relative to `reference`.
 __device__ __forceinline__ float sink_weight(float sink, float reference, float scale_log2) {
     constexpr float kLog2E = 1.442695040888963f;
-    return ptx::exp2_approximate(sink * kLog2E - (reference == -kInfinity ? 0.0f : reference * scale_log2));
+    return ptx::exp2_approximate(sink * kLog2E - (reference == -kInfinity ? 0.0f : finite(reference * scale_log2)));
 }
 
 // Two columns of the output.

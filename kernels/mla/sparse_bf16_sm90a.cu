@@ -334,8 +334,7 @@ struct Consumer {
             if (work.head + static_cast<int32_t>(at) >= p.heads) continue;
             if (Group == 0 && lane % 4 == 0)
                 reinterpret_cast<float4*>(p.partial_statistics)[slab + at] = make_float4(
-                    rows.reference[i].score == -mla::kInfinity ? -mla::kInfinity : rows.reference[i].scaled, totals[i],
-                    maxima[i], 0.0f);
+                    rows.reference[i].scaled, totals[i], maxima[i], rows.reference[i].score);
             // A sum of zero tells the combination to leave the rest unread.
             if (work.range.first >= work.range.end) continue;
             float* to = reinterpret_cast<float*>(p.partial_output) + (slab + at) * NG_MLA_LATENT + Group * 256 + 2 * (lane % 4);

@@ -16,10 +16,12 @@ extern "C" __global__ void __launch_bounds__(128) NG_ENTRY(const __grid_constant
     const int32_t head = static_cast<int32_t>(row % p.heads);
 
     const float4* statistics = reinterpret_cast<const float4*>(p.partial_statistics) + row;
-    float reference = -mla::kInfinity, maximum = -mla::kInfinity;
+    const float scale_log2 = p.scale * 1.4426950408889634f;
+    mla::Reference reference;
+    float maximum = -mla::kInfinity;
     for (int32_t split = 0; split < p.splits; ++split) {
         const float4 part = statistics[split * rows];
-        reference = ptx::maximum(reference, part.x);
+        if (!(part.w <= reference.score)) reference = {part.w, part.x};
         maximum = ptx::maximum(maximum, part.z);
     }
 
@@ -30,7 +32,7 @@ extern "C" __global__ void __launch_bounds__(128) NG_ENTRY(const __grid_constant
     for (int32_t split = 0; split < p.splits; ++split) {
         const float4 part = statistics[split * rows];
         if (part.y == 0.0f) continue;
-        const float scale = ptx::exp2_approximate(part.x - reference);
+        const float scale = ptx::exp2_approximate(mla::Reference{part.w, part.x}.above(reference, scale_log2));
         sum += part.y * scale;
         const float4* from =
             reinterpret_cast<const float4*>(p.partial_output) + (split * rows + row) * (NG_MLA_LATENT / 4) + lane;
@@ -45,7 +47,7 @@ extern "C" __global__ void __launch_bounds__(128) NG_ENTRY(const __grid_constant
     }
 
     const float* sink = p.sinks != 0 ? reinterpret_cast<const float*>(p.sinks) + head : nullptr;
-    const float inverse = mla::inverse_with_sink(sum, reference, sink);
+    const float inverse = mla::inverse_with_sink(sum, reference.scaled, sink);
     uint16_t* out =
         reinterpret_cast<uint16_t*>(p.output) + token * p.output_token_stride + head * p.output_head_stride + 4 * lane;
 #pragma unroll
@@ -55,7 +57,7 @@ extern "C" __global__ void __launch_bounds__(128) NG_ENTRY(const __grid_constant
                        ptx::bf16x2_from_f32(output[4 * i + 2] * inverse, output[4 * i + 3] * inverse));
     if (lane != 0) return;
     if (p.lse != 0)
-        reinterpret_cast<float*>(p.lse)[token * p.lse_token_stride + head * p.lse_head_stride] = mla::log_of(sum, reference);
+        reinterpret_cast<float*>(p.lse)[token * p.lse_token_stride + head * p.lse_head_stride] = mla::log_of(sum, reference.scaled);
     if (p.max_logits != 0)
         reinterpret_cast<float*>(p.max_logits)[token * p.max_token_stride + head * p.max_head_stride] = maximum * p.scale;
 }

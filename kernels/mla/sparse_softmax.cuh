@@ -33,8 +33,17 @@ struct Reference {
         const Reference before = *this;
         set(maximum, scale_log2);
         if (before.score == -kInfinity) return 1.0f;
-        return ptx::exp2_approximate(large() || before.large() ? (before.score - score) * scale_log2
-                                                               : before.scaled - scaled);
+        return ptx::exp2_approximate(before.above(*this, scale_log2));
+    }
+
+    // How far it lies above another, in powers of two, where weights are relative to either: to the score of a large one,
+    // since its multiple is rounded to more than a power, and to the rounded multiple of others.
+    __device__ __forceinline__ float above(const Reference& other, float scale_log2) const {
+        if (large()) {
+            return other.large() ? (score - other.score) * scale_log2
+                                 : ptx::fused_multiply_add(score, scale_log2, -other.scaled);
+        }
+        return other.large() ? ptx::fused_multiply_add(-other.score, scale_log2, scaled) : scaled - other.scaled;
     }
 };
 

@@ -49,12 +49,12 @@ enum Pieces {
 ///
 /// A row that sees no token answers 0 and −inf. On the device, lengths are clamped to `0..=p·P`, offsets of ragged queries
 /// to what they may be, and page ids outside the cache have no tokens; all are reported by [`Stream::status`]. Memory past
-/// a sequence's length is never part of an answer, whatever it holds. NaN in a used token reaches that sequence only.
+/// a sequence's length is never part of an answer, whatever it holds. NaN or infinity in a used token reaches that sequence only.
 /// Scores that overflow f32 count as the largest finite ones.
 ///
 /// The same input gives the same bits. With a [`workspace`](Self::workspace) the device cuts the work by the lengths of the
 /// whole batch; with [`piece_tokens`](Self::piece_tokens), [`splits`](Self::splits), or without a workspace, a sequence's
-/// bits do not depend on the rest of the batch.
+/// bits do not depend on the rest of the batch (with `splits` they do on the `most` of [`ragged`](Self::ragged) queries).
 #[derive(Debug, Clone, Copy)]
 #[must_use = "nothing runs until launch"]
 #[non_exhaustive]
@@ -115,7 +115,7 @@ impl<'a, T: Half> Attention<'a, T> {
     ///
     /// `offsets` is i32 `[B + 1]` and does not decrease; `most` is the largest number of any sequence. On the device, what
     /// leaves `0..=T`, decreases or exceeds `most` is cut off and reported as `bad_offsets`; tokens of no sequence are not
-    /// written.
+    /// written. Where decreasing offsets give a token to two sequences, its answer is that of either.
     pub fn ragged(mut self, offsets: &'a Tensor<i32>, most: usize) -> Self {
         self.ragged = Some((offsets, most));
         self

@@ -93,7 +93,7 @@ impl Checked {
     fn pieces(&self) -> (i32, i32) {
         match self.cut {
             Cut::Equal { pieces } => (pieces as i32, 0),
-            Cut::Fixed { blocks, pieces } => (pieces as i32, blocks.min(1 << 24) as i32),
+            Cut::Fixed { blocks, pieces } => (pieces as i32, blocks.min(self.problem.blocks().max(1)) as i32),
             Cut::Scheduled { .. } => (1, 0),
         }
     }

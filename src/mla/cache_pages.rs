@@ -5,7 +5,7 @@ use crate::device::abi::NgCachePagesParams;
 use crate::device::{KernelLaunch, Stream};
 use crate::error::Result;
 use crate::tensor::Tensor;
-use crate::validate::Checks;
+use crate::validate::{Checks, VECTOR_BYTES};
 
 /// Bytes that a block moves.
 const PIECE: usize = 256 * 4 * 16;
@@ -105,6 +105,7 @@ fn move_pages(
         check.apart(names[1], to, names[0], from)?;
     }
     let page_bytes = source.page_tokens() * source.token_bytes();
+    check.extent("bytes of a page / 16", page_bytes / VECTOR_BYTES)?;
     let pieces = page_bytes.div_ceil(PIECE);
     let blocks = check.extent("pairs", count.saturating_mul(pieces))?;
     if count == 0 {

@@ -28,7 +28,7 @@ const THREADS: u32 = 96;
 ///
 /// A slot is `page * page_tokens + offset`; -1 skips the token. Any other slot outside the cache, or a position outside the
 /// tables, skips the token too and sets the status `bad_slot` or `bad_position`. Two tokens must not have the same slot:
-/// which of them stays is not defined. A token's bytes do not depend on the other tokens.
+/// what it then holds is not defined. A token's bytes do not depend on the other tokens.
 ///
 /// [`Rope`]: super::Rope
 /// [`CacheLayout::Fp8Blocks`]: super::CacheLayout::Fp8Blocks

@@ -197,7 +197,7 @@ impl<'a> PagedIndexerLogits<'a> {
     ///
     /// # Errors
     ///
-    /// As [`IndexerLogits::launch`]; also for pages of other sizes, and a table with fewer keys than `out` has columns.
+    /// As [`IndexerLogits::launch`]; also for pages of other sizes, no pages, and a table with fewer keys than `out` has columns.
     pub fn launch(&self, stream: &Stream) -> Result<()> {
         let check = Checks::of("PagedIndexerLogits");
         let Self { q, pages: IndexerPages { keys, table, lengths }, weights, out } = *self;
@@ -223,6 +223,9 @@ impl<'a> PagedIndexerLogits<'a> {
         if columns > capacity {
             let want = format_args!("at most the {capacity} that the table has keys for").to_string();
             return check.fail("out", format_args!("{columns} columns"), want);
+        }
+        if keys.groups() == 0 && columns > 0 {
+            return check.fail("keys", "no pages", "at least one, since `out` has columns");
         }
         let strides = [q.strides()[0], q.strides()[1], q.strides()[2]];
         let weight_strides = [weights.strides()[0], weights.strides()[1]];

@@ -25,7 +25,7 @@ use crate::validate::{Checks, VECTOR_BYTES, rows_aligned};
 /// A part whose logarithm is −inf saw no key: what it holds plays no part, NaN neither. Rows where all parts are so, and
 /// all rows where `N` is 0, answer 0 and −inf. A logarithm that is NaN or +inf makes its row NaN. Sums are f32, in the
 /// order of the parts; a row's bits depend on nothing but its own parts, and a single part that counts is copied exactly (rounded to
-/// the type of `out`). Formula: FlashAttention, arXiv 2205.14135, section 3.1.
+/// the type of `out`; −0 becomes 0). Formula: FlashAttention, arXiv 2205.14135, section 3.1.
 #[derive(Debug)]
 #[must_use = "nothing runs until launch"]
 #[non_exhaustive]

@@ -51,7 +51,7 @@ pub enum Cut {
 impl Problem {
     /// Tiles of 64 rows of a sequence.
     fn tiles(&self) -> usize {
-        (self.tokens * self.heads).div_ceil(ROW_TILE)
+        self.tokens.saturating_mul(self.heads).div_ceil(ROW_TILE)
     }
 
     /// Blocks of threads that share the tokens they load: 2 where tiles come in pairs.

@@ -41,11 +41,11 @@ const THREADS: u32 = 384;
 ///
 /// All have adjacent columns and otherwise strides of multiples of 16 bytes, so that parts of wider rows are operands as
 /// they lie. A query that sees no key answers 0 and −inf. Scores above the largest f32 count as the largest, those below the
-/// least have no weight. NaN in a key or value reaches queries of its sequence and head only, and beyond the sequences' ends
+/// least have no weight. NaN or infinity in a key or value reaches queries of its sequence and head only, and beyond the sequences' ends
 /// memory is never part of an answer.
 ///
-/// The same input gives the same bits. Those of a query do not depend on other sequences, on the number of queries beside
-/// it, or on heads.
+/// The same input gives the same bits. Those of a query do not depend on other sequences or on heads, and where values are
+/// finite not on the number of queries beside it.
 #[derive(Debug)]
 #[must_use = "nothing runs until launch"]
 #[non_exhaustive]

@@ -35,7 +35,11 @@ impl Problem {
 
     /// Bytes of partial results: per split and row 512 sums and four statistics, all f32. None for one split.
     pub fn workspace_bytes(&self, splits: usize) -> usize {
-        if splits < 2 { 0 } else { splits * self.tokens * self.heads * (512 + 4) * size_of::<f32>() }
+        if splits < 2 {
+            return 0;
+        }
+        let rows = splits.saturating_mul(self.tokens).saturating_mul(self.heads);
+        rows.saturating_mul((512 + 4) * size_of::<f32>())
     }
 }
 

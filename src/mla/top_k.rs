@@ -138,7 +138,8 @@ impl<'a> TopK<'a> {
                 let want = format_args!("room for {columns} columns").to_string();
                 return check.fail("page_table", format_args!("{} pages a row", table.dim(1)), want);
             }
-            check.extent("cache_pages", pages.cache_pages.saturating_mul(pages.page_tokens))?;
+            check.extent("page_tokens", pages.page_tokens)?;
+            check.extent("cache_pages * page_tokens", pages.cache_pages.saturating_mul(pages.page_tokens))?;
             (page_tokens, cache_pages) = (pages.page_tokens, pages.cache_pages);
         }
         if out.is_empty() {

@@ -197,7 +197,7 @@ fn bad_options_are_refused() {
     let lse = device.zeros::<f32>(&[2, 16, 2]).expect("fits");
     assert_eq!(argument(good().lse(&lse).launch(&stream)), "lse");
     for (page_tokens, layout) in
-        [(48, CacheLayout::Bf16), (64, CacheLayout::F16), (64, CacheLayout::Fp8Blocks)]
+        [(48, CacheLayout::Bf16), (64, CacheLayout::F16), (48, CacheLayout::Fp8Blocks)]
     {
         let other = LatentCache::with_layout(&device, 4, page_tokens, layout).expect("fits");
         let attention = Attention::new(&q, &other, &table, &lengths, &out).ragged(&offsets, 4);

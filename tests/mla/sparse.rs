@@ -290,6 +290,33 @@ fn weights_of_large_scores_stay_within_the_bound() {
     }
 }
 
+/// Scores so large that only their difference tells which split weighs all.
+#[test]
+#[cfg_attr(not(ng_kernels), ignore = "needs compiled kernels: run cargo xtask setup")]
+fn splits_of_huge_scores_weigh_by_their_difference() {
+    let mut inputs = normal(15, shape(1, 16, 256, Bf16));
+    inputs.scale = 4.0;
+    let row = |first: f32, others: f32| {
+        let mut row = vec![bf16::from_f32(others); 576];
+        row[0] = bf16::from_f32(first);
+        row
+    };
+    inputs.query = row(1.0, 0.0).repeat(16);
+    for (token, (score, value)) in [(1e38, 5.0), (3e38, 1.0)].into_iter().enumerate() {
+        let bytes =
+            row(score, value).iter().flat_map(|value| value.to_bits().to_le_bytes()).collect::<Vec<u8>>();
+        inputs.cache[token * 1152..][..1152].copy_from_slice(&bytes);
+        inputs.indices[token * 128..][..128].fill(token as i32);
+    }
+    let device = device();
+    for splits in [None, Some(2)] {
+        let output = run(&inputs, &device, splits).output;
+        for head in output.chunks_exact(512) {
+            assert!(head[1..].iter().all(|value| *value == bf16::ONE), "{splits:?}: {:?}", &head[..4]);
+        }
+    }
+}
+
 /// Scores that grow from block to block, by less and by more than what is let pass without a rescale.
 #[test]
 #[cfg_attr(not(ng_kernels), ignore = "needs compiled kernels: run cargo xtask setup")]

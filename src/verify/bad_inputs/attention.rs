@@ -260,7 +260,7 @@ pub(super) fn rows() -> Vec<Row> {
                     pieces: Pieces::Scheduled,
                     seed: 55,
                 };
-                [[0, 2, i32::MAX], [-1, 2, 4], [i32::MIN, 2, 4]].into_iter().try_for_each(|offsets| {
+                [[0, 2, i32::MAX], [-1, 2, 4], [i32::MIN, 2, 4], [0, 2, i32::MIN], [0, 4, i32::MIN]].into_iter().try_for_each(|offsets| {
                     let inputs = DecodeInputs { offsets: offsets.to_vec(), ..check.inputs::<bf16>() };
                     let mut got = check.run(lab.device, &inputs)?;
                     check.compare(&inputs, &mut got)?;
