@@ -98,8 +98,8 @@ fn bad_arguments_are_named() {
         wrong(plain.page_table(&integers(&[3, 2]), 64, 1 << 26).launch(&stream)),
         "cache_pages * page_tokens"
     );
-    let wide = plain.page_table(&integers(&[3, 1]), (1 << 32) + 1, 0);
-    assert_eq!(wrong(wide.launch(&stream)), "page_tokens");
+    let table = integers(&[3, 1]);
+    assert_eq!(wrong(plain.page_table(&table, (1 << 32) + 1, 0).launch(&stream)), "page_tokens");
     plain.page_table(&integers(&[3, 2]), 64, 9).ends(&integers(&[3])).launch(&stream).unwrap();
     TopK::new(&device.zeros(&[0, 100]).unwrap(), &integers(&[0, 10])).launch(&stream).unwrap();
     TopK::new(&scores, &integers(&[6, 0])).launch(&stream).unwrap();
