@@ -260,12 +260,25 @@ pub(super) fn rows() -> Vec<Row> {
                     pieces: Pieces::Scheduled,
                     seed: 55,
                 };
-                [[0, 2, i32::MAX], [-1, 2, 4], [i32::MIN, 2, 4], [0, 2, i32::MIN], [0, 4, i32::MIN]].into_iter().try_for_each(|offsets| {
+                let run = |offsets: [i32; 3]| {
                     let inputs = DecodeInputs { offsets: offsets.to_vec(), ..check.inputs::<bf16>() };
-                    let mut got = check.run(lab.device, &inputs)?;
+                    let got = check.run(lab.device, &inputs)?;
+                    exact("status", &[got.status.bits()], &[NG_STATUS_BAD_OFFSETS])?;
+                    Ok::<_, String>((inputs, got))
+                };
+                for offsets in [[0, 2, i32::MAX], [-1, 2, 4], [i32::MIN, 2, 4]] {
+                    let (inputs, mut got) = run(offsets)?;
                     check.compare(&inputs, &mut got)?;
-                    exact("status", &[got.status.bits()], &[NG_STATUS_BAD_OFFSETS])
-                })
+                }
+                // The second sequence has no tokens: two are answered, the others stay poison.
+                for offsets in [[0, 2, i32::MIN], [0, 4, i32::MIN]] {
+                    let (_, got) = run(offsets)?;
+                    let (answered, left) = got.output.split_at(2 * check.heads * 512);
+                    if answered.iter().any(|value| value.is_nan()) || !left.iter().all(|value| value.is_nan()) {
+                        return Err(format!("offsets {offsets:?}: other tokens than the first two are answered"));
+                    }
+                }
+                Ok(())
             },
         ]),
     ]
