@@ -29,11 +29,16 @@ unsafe impl GlobalAlloc for Counting {
 #[global_allocator]
 static COUNTING: Counting = Counting;
 
+/// Two runs of an instruction counter with different numbers tell what a launch takes.
+fn launches() -> usize {
+    std::env::var("NARROWGAUGE_LAUNCHES").map_or(8, |number| number.parse().unwrap())
+}
+
 #[test]
 fn a_prepared_launch_is_one_call_and_allocates_nothing() {
     let text = harness::run("prepared::scenario_prepared", &[], &[]);
     let calls = between(&text, "[prepared]", "[end]");
-    assert_eq!(calls.len(), 8, "launches and nothing else: {calls:?}");
+    assert_eq!(calls.len(), launches(), "launches and nothing else: {calls:?}");
     assert!(calls.iter().all(|call| call.starts_with("cuLaunchKernelEx")), "{calls:?}");
     let asked = between(&text, "[asked each time]", "[end]");
     assert_eq!(
@@ -67,8 +72,7 @@ fn scenario_prepared() {
     prepared.launch(&stream).unwrap();
     println!("[prepared]");
     let before = ALLOCATIONS.load(Ordering::Relaxed);
-    // Two runs of an instruction counter with different numbers tell what a launch takes.
-    for _ in 0..std::env::var("NARROWGAUGE_LAUNCHES").map_or(8, |number| number.parse().unwrap()) {
+    for _ in 0..launches() {
         prepared.launch(&stream).unwrap();
     }
     let after = ALLOCATIONS.load(Ordering::Relaxed);
