@@ -474,7 +474,7 @@ struct NgMlaSparseParams {
     uint64_t lse;        // f32 [tokens, heads], or 0
     uint64_t max_logits;  // f32 [tokens, heads], or 0
     uint64_t partial_output;      // f32 [splits, tokens, heads, 512], not normalised
-    uint64_t partial_statistics;  // f32 [splits, tokens, heads, 4]: reference (base 2), sum, maximum of the raw scores, 0
+    uint64_t partial_statistics;  // f32 [splits, tokens, heads, 4]: reference (base 2), sum, maximum of the raw scores, reference's raw score
     uint64_t status;
     int64_t index_stride;
     int64_t lse_token_stride;

@@ -67,7 +67,7 @@ struct Shared {
     __device__ __forceinline__ uint32_t weights(int half) const { return tile(half, kRotary); }
     __device__ __forceinline__ uint32_t full(int half, int part) const { return base + kBarriersAt + (half * 2 + part) * 8; }
     __device__ __forceinline__ uint32_t empty(int half, int part) const { return full(half, part) + 4 * 8; }
-    __device__ __forceinline__ uint32_t scales(int half) const { return base + kScalesAt + half * mla::kTokens * 16; }
+    [[maybe_unused]] __device__ __forceinline__ uint32_t scales(int half) const { return base + kScalesAt + half * mla::kTokens * 16; }
     __device__ __forceinline__ uint64_t* usable(int half) const {
         return reinterpret_cast<uint64_t*>(shared + kUsableAt + half * 8);
     }

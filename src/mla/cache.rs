@@ -102,7 +102,8 @@ impl LatentCache {
 
     /// A cache of zero bytes.
     ///
-    /// Pages may have any number of tokens; [`Attention`](super::Attention) has kernels for some.
+    /// Pages may have any number of tokens; [`Attention`](super::Attention) takes powers of two,
+    /// [`SparseAttention`](super::SparseAttention) all.
     ///
     /// # Errors
     ///

@@ -337,9 +337,8 @@ impl Common<'_> {
         let apart = rank == 2 || scales.dim(0) <= 1 || (scales.strides()[0] * 4).is_multiple_of(16);
         let walkable = adjacent && apart && scales.address().is_multiple_of(16);
         if !(scales.is_empty() || walkable) {
-            let got =
-                format_args!("with scales of strides {:?} at {:#x}", scales.strides(), scales.address());
-            return check.fail("keys", got.to_string(), "scales of adjacent keys, 16-byte aligned");
+            let got = format!("with scales of strides {:?} at {:#x}", scales.strides(), scales.address());
+            return check.fail("keys", got, "scales of adjacent keys, 16-byte aligned");
         }
         check.extent("tokens", tokens.saturating_add(128))?;
         check.extent("sequences", batch.saturating_mul(tokens))?;

@@ -19,14 +19,14 @@ use crate::validate::{Checks, VECTOR_BYTES, rows_aligned};
 ///
 /// - `partial`: bf16, f16 or f32 `[N, T, H, D]`, any number of parts `N`; any strides, but adjacent columns. Attentions
 ///   write into its parts directly: `select` gives each of them a view.
-/// - `partial_lse`: f32 `[N, H, T]` with any strides, natural logarithms, as this crate's attentions write them
+/// - `partial_lse`: f32 `[N, H, T]` with any strides, natural logarithms, as `Attention` and `Prefill` write them
 /// - `out`: bf16, f16 or f32 `[T, H, D]`
 ///
 /// A part whose logarithm is −inf saw no key: what it holds plays no part, NaN neither. Rows where all parts are so, and
 /// all rows where `N` is 0, answer 0 and −inf. A logarithm that is NaN or +inf makes its row NaN. Sums are f32, in the
 /// order of the parts; a row's bits depend on nothing but its own parts, and a single part that counts is copied exactly (rounded to
 /// the type of `out`; −0 becomes 0). Formula: FlashAttention, arXiv 2205.14135, section 3.1.
-#[derive(Debug)]
+#[derive(Debug, Clone, Copy)]
 #[must_use = "nothing runs until launch"]
 #[non_exhaustive]
 pub struct Merge<'a, P: Float, O: Float> {
@@ -36,13 +36,6 @@ pub struct Merge<'a, P: Float, O: Float> {
     lse: Option<&'a Tensor<f32>>,
     sinks: Option<&'a Tensor<f32>>,
 }
-
-impl<P: Float, O: Float> Clone for Merge<'_, P, O> {
-    fn clone(&self) -> Self {
-        *self
-    }
-}
-impl<P: Float, O: Float> Copy for Merge<'_, P, O> {}
 
 impl<'a, P: Float, O: Float> Merge<'a, P, O> {
     /// Joins the parts of `partial` into `out`.

@@ -1,5 +1,6 @@
-//! Multi-head latent attention: rotary embedding, the paged latent cache, attention over it, and the
-//! merge of partial attentions.
+//! Multi-head latent attention: rotary embedding, the paged latent cache, attention over it (dense or over listed tokens),
+//! attention with keys of each head for prompts, the merge of partial attentions, and the lightning indexer with its
+//! selection.
 
 mod attention;
 mod attention_launch;

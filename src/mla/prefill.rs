@@ -46,7 +46,7 @@ const THREADS: u32 = 384;
 ///
 /// The same input gives the same bits. Those of a query do not depend on other sequences or on heads, and where values are
 /// finite not on the number of queries beside it.
-#[derive(Debug)]
+#[derive(Debug, Clone, Copy)]
 #[must_use = "nothing runs until launch"]
 #[non_exhaustive]
 pub struct Prefill<'a, T: Half> {
@@ -61,13 +61,6 @@ pub struct Prefill<'a, T: Half> {
     lse: Option<&'a Tensor<f32>>,
     sinks: Option<&'a Tensor<f32>>,
 }
-
-impl<T: Half> Clone for Prefill<'_, T> {
-    fn clone(&self) -> Self {
-        *self
-    }
-}
-impl<T: Half> Copy for Prefill<'_, T> {}
 
 impl<'a, T: Half> Prefill<'a, T> {
     /// Causal attention of one sequence: all of `q` over all of `k` and `v` into `out`.

@@ -1,4 +1,5 @@
-//! Attention over the paged latent cache in plain f64: what the kernel should have answered.
+//! Attention over the paged latent cache in plain f64, and in modules the family's other operations: what kernels should
+//! have answered.
 
 pub mod cache;
 pub mod decode;

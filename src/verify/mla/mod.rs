@@ -179,8 +179,9 @@ impl AttentionInputs {
     ///
     /// - A score is 36 tensor instructions of 16 products. Each aligns its 17 terms to the largest and cuts them
     ///   to 25 fractional bits, then rounds to f32 toward zero: at most `(17 · 2⁻²⁵ + 2⁻²³) Σ|q||k|`.
-    /// - A weight is `2^((score - maximum) · scale₂)`: three roundings of the argument, and 2⁻²² of `ex2.approx`.
-    ///   The maximum itself cancels. Each page and each split may rescale everything so far, with the same error.
+    /// - A weight is `2^(score · scale₂ - reference)`: one rounded multiply-add with a rounded reference, which each change of
+    ///   reference may round anew, and 2⁻²² of `ex2.approx`. Each page and each split may rescale everything so far, by a
+    ///   power of a difference of scores, with the same error.
     /// - Weights become bf16 for the second product, which accumulates like the first, four instructions a page;
     ///   their f32 sum, which divides, adds eight a page in each thread, and then over threads.
     /// - The quotient rounds twice in f32 and once to bf16.
@@ -209,8 +210,9 @@ impl AttentionInputs {
                         .fold((f64::MAX, f64::MIN), |(low, high), s| (low.min(*s), high.max(*s)));
                     let magnitude = row.keys.iter().map(|&(_, key)| dot_of_magnitudes(query, &cache[key..]));
                     let score_error = 36.0 * STEP * magnitude.fold(0.0, f64::max) * 1.01;
-                    let delta = scale * (score_error + 4.0 * U32 * (high - low + 2.0 * score_error))
-                        + steps * 6.0 * U32;
+                    let largest = high.abs().max(low.abs());
+                    let delta =
+                        scale * (score_error + 8.0 * U32 * (largest + score_error)) + steps * 6.0 * U32;
                     let accumulation = steps * (4.0 * STEP + 2.0 * U32);
                     let summation = (8.0 * steps + 16.0) * U32;
                     let ratio = delta.exp() * (1.0 + U16) * (1.0 + accumulation)
