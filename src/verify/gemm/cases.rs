@@ -243,6 +243,10 @@ fn every_variant(device: &Device, seed: u64) -> Outcome {
             all.add(&check.check::<bf16>(device)?);
         }
     }
+    for (e5m2, values) in [[false, true], [true, false], [true, true]].into_iter().zip(&mut kinds) {
+        let form = Form { e5m2, ..Form::PLAIN };
+        all.add(&Fp8Check { form, values, ..fp8 }.check::<bf16>(device)?);
+    }
     for (tile, values) in Tile::of_swiglu(Mode::Dense).into_iter().zip(&mut kinds) {
         let product = Fp8Check { n: 512, tile: Some(tile), values, ..fp8 };
         all.add(&SwigluCheck { product, ..SWIGLU }.check(device)?);
