@@ -122,6 +122,29 @@ impl Checks {
         self.fail(output, format_args!("a view that overlaps {input}"), "memory of its own")
     }
 
+    /// Memory of the caller's for `bytes` of partial results; `wanted` says what they are for. What else must be apart from
+    /// it is the caller's to check.
+    pub(crate) fn workspace(
+        self,
+        workspace: Option<&Tensor<u8>>,
+        bytes: usize,
+        wanted: impl Display,
+        device: &Device,
+    ) -> Result<()> {
+        let Some(workspace) = workspace else {
+            return if bytes == 0 { Ok(()) } else { self.fail("workspace", "missing", wanted) };
+        };
+        self.on("workspace", workspace, device)?;
+        self.contiguous("workspace", workspace)?;
+        if workspace.len() < bytes {
+            return self.fail("workspace", format_args!("{} bytes", workspace.len()), wanted);
+        }
+        if !workspace.address().is_multiple_of(VECTOR_BYTES as u64) {
+            return self.fail("workspace", "at an odd address", "aligned to 16 bytes");
+        }
+        Ok(())
+    }
+
     /// An extent that kernels count in 32 bits, and grids in 31.
     pub(crate) fn extent(self, argument: &'static str, value: usize) -> Result<u32> {
         match u32::try_from(value) {

@@ -79,6 +79,19 @@ impl<'a> KernelLaunch<'a> {
         self
     }
 
+    /// The same of operands that may be absent, or of any number.
+    pub(crate) fn reads_each<'t, T: Element>(self, tensors: impl IntoIterator<Item = &'t Tensor<T>>) -> Self {
+        tensors.into_iter().fold(self, Self::reads)
+    }
+
+    /// The same of outputs.
+    pub(crate) fn writes_each<'t, T: Element>(
+        self,
+        tensors: impl IntoIterator<Item = &'t Tensor<T>>,
+    ) -> Self {
+        tensors.into_iter().fold(self, Self::writes)
+    }
+
     /// Enqueues the kernel. It runs after everything before it on the stream and after every earlier use, on any
     /// stream, of what it writes, and every earlier write of what it reads.
     pub(crate) fn launch(&self, stream: &Stream) -> Result<()> {

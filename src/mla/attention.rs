@@ -176,6 +176,11 @@ impl<'a, T: Half> Attention<'a, T> {
         }
     }
 
+    /// Of ragged queries.
+    pub(super) fn offsets(&self) -> Option<&'a Tensor<i32>> {
+        self.ragged.map(|(offsets, _)| offsets)
+    }
+
     fn problem(&self) -> Problem {
         let (q, rank) = (self.q, self.q.rank());
         let dim = |from_last: usize| if rank >= from_last { q.dim(rank - from_last) } else { 1 };
@@ -320,28 +325,13 @@ impl<'a, T: Half> Attention<'a, T> {
     }
 
     fn check_workspace(&self, bytes: usize, device: &Device) -> Result<()> {
-        let check = CHECK;
-        let Some(workspace) = self.workspace else {
-            return if bytes == 0 {
-                Ok(())
-            } else {
-                check.fail("workspace", "missing", format_args!("{bytes} bytes"))
-            };
-        };
-        check.on("workspace", workspace, device)?;
-        check.contiguous("workspace", workspace)?;
+        CHECK.workspace(self.workspace, bytes, format_args!("{bytes} bytes"), device)?;
+        let Some(workspace) = self.workspace else { return Ok(()) };
         self.check_apart("workspace", workspace)?;
-        if let Some(lse) = self.lse {
-            check.apart("workspace", workspace, "lse", lse)?;
+        match self.lse {
+            Some(lse) => CHECK.apart("workspace", workspace, "lse", lse),
+            None => Ok(()),
         }
-        if workspace.len() < bytes {
-            let got = format_args!("{} bytes", workspace.len()).to_string();
-            return check.fail("workspace", got, format_args!("{bytes} bytes"));
-        }
-        if !workspace.address().is_multiple_of(VECTOR_BYTES as u64) {
-            return check.fail("workspace", "at an odd address", "aligned to 16 bytes");
-        }
-        Ok(())
     }
 
     fn check_apart<U: Element>(&self, argument: &'static str, tensor: &Tensor<U>) -> Result<()> {

@@ -108,7 +108,7 @@ impl Checked {
         let Problem { batch, tokens, heads, capacity } = self.problem;
         let parameters = abi::NgMlaScheduleParams {
             lengths: op.lengths.address(),
-            query_offsets: op.ragged.map_or(0, |(offsets, _)| offsets.address()),
+            query_offsets: op.offsets().map_or(0, Tensor::address),
             cuts: workspace.cuts,
             status: stream.status_address(),
             batch: batch as i32,
@@ -121,15 +121,12 @@ impl Checked {
             causal: op.causal.into(),
             workers: workers as i32,
         };
-        let mut launch =
-            KernelLaunch::new("mla_schedule_i32", &parameters).block(SCHEDULE_THREADS).reads(op.lengths);
-        if let Some((offsets, _)) = op.ragged {
-            launch = launch.reads(offsets);
-        }
-        if let Some(memory) = op.workspace {
-            launch = launch.writes(memory);
-        }
-        launch.launch(stream)
+        KernelLaunch::new("mla_schedule_i32", &parameters)
+            .block(SCHEDULE_THREADS)
+            .reads(op.lengths)
+            .reads_each(op.offsets())
+            .writes_each(op.workspace)
+            .launch(stream)
     }
 
     fn query_tokens<T: Half>(&self, op: &Attention<'_, T>) -> i32 {
@@ -169,7 +166,7 @@ impl Checked {
             tokens_at: cache.memory().address(),
             page_table: op.page_table.address(),
             lengths: op.lengths.address(),
-            query_offsets: op.ragged.map_or(0, |(offsets, _)| offsets.address()),
+            query_offsets: op.offsets().map_or(0, Tensor::address),
             sinks: op.sinks.map_or(0, Tensor::address),
             cuts: workspace.cuts,
             output: op.out.address(),
@@ -205,7 +202,7 @@ impl Checked {
             (false, _) => ("", ""),
         };
         let entry = format!("mla_attention_{kind}{}{together}", T::SUFFIX);
-        let mut launch = KernelLaunch::new(&entry, &parameters)
+        KernelLaunch::new(&entry, &parameters)
             .grid([self.blocks, 1, 1])
             .cluster([if narrow { 1 } else { cluster as u32 }, 1, 1])
             .block(THREADS)
@@ -214,20 +211,12 @@ impl Checked {
             .reads(cache.memory())
             .reads(op.page_table)
             .reads(op.lengths)
-            .writes(op.out);
-        if let Some((offsets, _)) = op.ragged {
-            launch = launch.reads(offsets);
-        }
-        if let Some(sinks) = op.sinks {
-            launch = launch.reads(sinks);
-        }
-        if let Some(lse) = op.lse {
-            launch = launch.writes(lse);
-        }
-        if let Some(memory) = op.workspace {
-            launch = launch.writes(memory);
-        }
-        launch.launch(stream)
+            .writes(op.out)
+            .reads_each(op.offsets())
+            .reads_each(op.sinks)
+            .writes_each(op.lse)
+            .writes_each(op.workspace)
+            .launch(stream)
     }
 
     /// Ragged sequences are found by their offsets alone.
@@ -247,7 +236,7 @@ impl Checked {
         let (pieces, piece_blocks) = self.pieces();
         let parameters = abi::NgMlaCombineParams {
             lengths: op.lengths.address(),
-            query_offsets: op.ragged.map_or(0, |(offsets, _)| offsets.address()),
+            query_offsets: op.offsets().map_or(0, Tensor::address),
             sinks: op.sinks.map_or(0, Tensor::address),
             cuts: workspace.cuts,
             output: op.out.address(),
@@ -281,24 +270,16 @@ impl Checked {
             return Ok(());
         }
         let entry = format!("mla_combine_{}", T::SUFFIX);
-        let mut launch = KernelLaunch::new(&entry, &parameters)
+        KernelLaunch::new(&entry, &parameters)
             .grid([(groups * cluster * ROW_TILE / COMBINE_ROWS) as u32, 1, 1])
             .block(COMBINE_ROWS as u32 * 32)
             .reads(op.lengths)
-            .writes(op.out);
-        if let Some((offsets, _)) = op.ragged {
-            launch = launch.reads(offsets);
-        }
-        if let Some(sinks) = op.sinks {
-            launch = launch.reads(sinks);
-        }
-        if let Some(memory) = op.workspace {
-            launch = launch.reads(memory);
-        }
-        if let Some(lse) = op.lse {
-            launch = launch.writes(lse);
-        }
-        launch.launch(stream)
+            .writes(op.out)
+            .reads_each(op.offsets())
+            .reads_each(op.sinks)
+            .reads_each(op.workspace)
+            .writes_each(op.lse)
+            .launch(stream)
     }
 }
 

@@ -116,16 +116,14 @@ impl<'a, T: Half> CacheGather<'a, T> {
         if rows == 0 || sequences == 0 {
             return Ok(());
         }
-        let mut launch = KernelLaunch::new("cache_gather_half", &params)
+        KernelLaunch::new("cache_gather_half", &params)
             .grid([rows.div_ceil(ROWS) as u32, 1, 1])
             .block(32 * ROWS as u32)
             .reads(memory)
             .reads(page_table)
             .reads(offsets)
-            .writes(out);
-        if let Some(starts) = starts {
-            launch = launch.reads(starts);
-        }
-        launch.launch(stream)
+            .writes(out)
+            .reads_each(starts)
+            .launch(stream)
     }
 }

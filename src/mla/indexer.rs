@@ -123,7 +123,7 @@ impl<'a> IndexerLogits<'a> {
             chunk_tiles: chunk_tiles as u32,
             ..shared.parameters(stream, PART, 128)?
         };
-        let mut launch = KernelLaunch::new("indexer_logits_e4m3", &params)
+        KernelLaunch::new("indexer_logits_e4m3", &params)
             .grid([blocks, 1, 1])
             .block(THREADS)
             .shared(SHARED)
@@ -131,11 +131,9 @@ impl<'a> IndexerLogits<'a> {
             .reads(keys.data())
             .reads(keys.scales())
             .reads(weights)
-            .writes(out);
-        for tensor in [self.starts, self.ends].into_iter().flatten() {
-            launch = launch.reads(tensor);
-        }
-        launch.launch(stream)
+            .writes(out)
+            .reads_each([self.starts, self.ends].into_iter().flatten())
+            .launch(stream)
     }
 }
 

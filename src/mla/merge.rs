@@ -135,18 +135,14 @@ impl<'a, P: Float, O: Float> Merge<'a, P, O> {
             out_type: O::TYPE,
             vectorised: vectorised.into(),
         };
-        let mut launch = KernelLaunch::new("mla_merge", &params)
+        KernelLaunch::new("mla_merge", &params)
             .grid([rows.div_ceil(block_rows), 1, 1])
             .block(NG_MERGE_THREADS)
             .reads(partial)
             .reads(partial_lse)
-            .writes(out);
-        if let Some(sinks) = sinks {
-            launch = launch.reads(sinks);
-        }
-        if let Some(lse) = lse {
-            launch = launch.writes(lse);
-        }
-        launch.launch(stream)
+            .writes(out)
+            .reads_each(sinks)
+            .writes_each(lse)
+            .launch(stream)
     }
 }

@@ -182,27 +182,19 @@ impl<'a, T: Half> Prefill<'a, T> {
         };
         let (entry, shared) =
             if width == NOPE { ("mla_prefill_128", 229_480) } else { ("mla_prefill_192", 213_064) };
-        let mut launch = KernelLaunch::new(entry, &params)
+        KernelLaunch::new(entry, &params)
             .grid([blocks, 1, 1])
             .block(THREADS)
             .shared(shared)
             .reads(q)
             .reads(k)
             .reads(v)
-            .writes(out);
-        if let Some(key_rope) = self.key_rope {
-            launch = launch.reads(key_rope);
-        }
-        for offsets in self.offsets.into_iter().flatten() {
-            launch = launch.reads(offsets);
-        }
-        if let Some(sinks) = sinks {
-            launch = launch.reads(sinks);
-        }
-        if let Some(lse) = lse {
-            launch = launch.writes(lse);
-        }
-        launch.launch(stream)
+            .writes(out)
+            .reads_each(self.key_rope)
+            .reads_each(self.offsets.into_iter().flatten())
+            .reads_each(sinks)
+            .writes_each(lse)
+            .launch(stream)
     }
 
     /// A map of tiles of 64 columns and some tokens of one head. Without keys the queries stand in: nothing is copied then.

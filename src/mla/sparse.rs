@@ -266,27 +266,19 @@ impl<'a> SparseAttention<'a> {
             _ => self.wanted_splits(problem),
         };
         let bytes = problem.workspace_bytes(splits);
-        let Some(workspace) = self.workspace else {
-            return match bytes {
-                0 => Ok(splits),
-                _ => check.fail("workspace", "missing", format_args!("{bytes} bytes for {splits} splits")),
-            };
-        };
-        check.on("workspace", workspace, stream.device())?;
-        check.contiguous("workspace", workspace)?;
+        check.workspace(
+            self.workspace,
+            bytes,
+            format_args!("{bytes} bytes for {splits} splits"),
+            stream.device(),
+        )?;
+        let Some(workspace) = self.workspace else { return Ok(splits) };
         self.check_apart("workspace", workspace)?;
         check.apart("workspace", workspace, "out", self.out)?;
         for (name, tensor) in [("lse", self.lse), ("max_logits", self.max_logits)] {
             if let Some(tensor) = tensor {
                 check.apart("workspace", workspace, name, tensor)?;
             }
-        }
-        if workspace.len() < bytes {
-            let got = format_args!("{} bytes", workspace.len()).to_string();
-            return check.fail("workspace", got, format_args!("{bytes} bytes for {splits} splits"));
-        }
-        if !workspace.address().is_multiple_of(VECTOR_BYTES as u64) {
-            return check.fail("workspace", "at an odd address", "aligned to 16 bytes");
         }
         Ok(splits)
     }
@@ -400,24 +392,19 @@ impl Checked {
             (true, false) => "mla_sparse_fp8kv",
             (true, true) => "mla_sparse_pair_fp8kv",
         };
-        let mut launch = KernelLaunch::new(entry, &parameters)
+        let launch = KernelLaunch::new(entry, &parameters)
             .grid([self.blocks, 1, 1])
             .block(THREADS)
             .cluster([1 + u32::from(pairs), 1, 1])
             .shared(abi::NG_MLA_SPARSE_SHARED_BYTES)
             .reads(op.q)
             .reads(op.cache.memory())
-            .reads(op.indices);
-        if let Some(lengths) = op.lengths {
-            launch = launch.reads(lengths);
-        }
+            .reads(op.indices)
+            .reads_each(op.lengths);
         if self.splits == 1 {
             return self.with_outputs(op, launch).launch(stream);
         }
-        if let Some(workspace) = op.workspace {
-            launch = launch.writes(workspace);
-        }
-        launch.launch(stream)?;
+        launch.writes_each(op.workspace).launch(stream)?;
 
         let parameters = abi::NgMlaSparseCombineParams {
             partial_output,
@@ -437,24 +424,15 @@ impl Checked {
             splits: self.splits as i32,
             scale: op.scale,
         };
-        let mut launch = KernelLaunch::new("mla_sparse_combine_bf16", &parameters)
+        let launch = KernelLaunch::new("mla_sparse_combine_bf16", &parameters)
             .grid([self.combine_blocks, 1, 1])
-            .block(COMBINE_ROWS as u32 * 32);
-        if let Some(workspace) = op.workspace {
-            launch = launch.reads(workspace);
-        }
+            .block(COMBINE_ROWS as u32 * 32)
+            .reads_each(op.workspace);
         self.with_outputs(op, launch).launch(stream)
     }
 
     /// The uses of the kernel that writes the answers.
     fn with_outputs<'l>(&self, op: &SparseAttention<'_>, launch: KernelLaunch<'l>) -> KernelLaunch<'l> {
-        let mut launch = launch.writes(op.out);
-        if let Some(sinks) = op.sinks {
-            launch = launch.reads(sinks);
-        }
-        for output in [op.lse, op.max_logits].into_iter().flatten() {
-            launch = launch.writes(output);
-        }
-        launch
+        launch.writes(op.out).reads_each(op.sinks).writes_each([op.lse, op.max_logits].into_iter().flatten())
     }
 }

@@ -165,17 +165,15 @@ impl<'a> TopK<'a> {
             cache_pages: cache_pages as u32,
             reserved: 0,
         };
-        let mut launch = KernelLaunch::new("top_k_f32", &params)
+        KernelLaunch::new("top_k_f32", &params)
             .grid([blocks, 1, 1])
             .cluster([parts as u32, 1, 1])
             .block(THREADS)
             .shared(SHARED)
             .reads(scores)
-            .writes(out);
-        for tensor in [self.starts, self.ends, table].into_iter().flatten() {
-            launch = launch.reads(tensor);
-        }
-        launch.launch(stream)
+            .writes(out)
+            .reads_each([self.starts, self.ends, table].into_iter().flatten())
+            .launch(stream)
     }
 
     /// How many sequences the rows belong to, as an operand with a line for each says.

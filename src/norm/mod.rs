@@ -163,17 +163,15 @@ impl<'a> RmsNormQuantize<'a> {
                 && bf16_output.is_none_or(|out| rows_aligned(out, VECTOR_BYTES)))
             .into(),
         };
-        let mut launch = KernelLaunch::new("rms_norm_quantize_bf16", &params)
+        KernelLaunch::new("rms_norm_quantize_bf16", &params)
             .grid([rows, 1, 1])
             .block(plan::threads(x.dim(1)))
             .reads(x)
             .reads(weight)
             .writes(data)
-            .writes(scales);
-        if let Some(out) = bf16_output {
-            launch = launch.writes(out);
-        }
-        launch.launch(stream)
+            .writes(scales)
+            .writes_each(bf16_output)
+            .launch(stream)
     }
 }
 

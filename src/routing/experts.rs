@@ -121,16 +121,14 @@ impl<'a> SwigluQuantize<'a> {
                 && rows_aligned(data, VECTOR_BYTES / 2))
             .into(),
         };
-        let mut launch = KernelLaunch::new("swiglu_quantize_bf16", &params)
+        KernelLaunch::new("swiglu_quantize_bf16", &params)
             .grid([plan.blocks, 1, 1])
             .block(plan.threads)
             .reads(gate_up)
             .writes(data)
-            .writes(scales);
-        if let Some(offsets) = &valid_rows {
-            launch = launch.reads(offsets);
-        }
-        launch.launch(stream)
+            .writes(scales)
+            .reads_each(&valid_rows)
+            .launch(stream)
     }
 }
 
@@ -221,16 +219,14 @@ impl<'a> Combine<'a> {
                 && shared.is_none_or(|shared| rows_aligned(shared, VECTOR_BYTES)))
             .into(),
         };
-        let mut launch = KernelLaunch::new("combine_bf16", &params)
+        KernelLaunch::new("combine_bf16", &params)
             .grid([tokens as u32, 1, 1])
             .block(plan::row_threads(out.dim(1), 8))
             .reads(rows)
             .reads(position)
             .reads(weights)
-            .writes(out);
-        if let Some(shared) = shared {
-            launch = launch.reads(shared);
-        }
-        launch.launch(stream)
+            .writes(out)
+            .reads_each(shared)
+            .launch(stream)
     }
 }

@@ -1,4 +1,5 @@
 use crate::common::{config, device};
+use crate::under_every_schedule;
 use narrowgauge::device::Device;
 use narrowgauge::mla::{Attention, LatentCache};
 use narrowgauge::verify::mla::{AttentionInputs, AttentionOutputs, one_hot_attention, uniform_attention};
@@ -60,14 +61,11 @@ fn every_schedule_gives_the_same_bits() {
     let device = device();
     let inputs = normal(2, &[130, 70], 3, 16);
     let mut seen = Vec::new();
-    for (_, schedule) in verify::schedules() {
-        if device.is_simulated() {
-            device.set_schedule(schedule).expect("a simulated device");
-        }
+    under_every_schedule(&device, |_| {
         for splits in [None, Some(2)] {
             seen.push((splits, bits(&checked(&inputs, &device, splits))));
         }
-    }
+    });
     for (splits, outputs) in &seen {
         let first = seen.iter().find(|(s, _)| s == splits).expect("itself at least");
         assert_eq!(outputs, &first.1);
@@ -217,12 +215,9 @@ fn overflow_keeps_its_sign() {
 #[cfg_attr(not(ng_kernels), ignore = "needs compiled kernels: run cargo xtask setup")]
 fn a_long_sequence_turns_the_ring_many_times() {
     let device = device();
-    for (_, schedule) in verify::schedules() {
-        if device.is_simulated() {
-            device.set_schedule(schedule).expect("a simulated device");
-        }
+    under_every_schedule(&device, |_| {
         checked(&normal(17, &[1500], 1, 16), &device, None);
-    }
+    });
 }
 
 #[test]

@@ -1,6 +1,7 @@
 //! The latent cache: what is written into it, rows out of it, and pages moved.
 
 use super::common::{config, device, device_under};
+use super::place;
 use narrowgauge::mla::{
     CacheGather, CacheLayout, CachePageCopy, CachePageSwap, CacheWrite, LatentCache, RopeTables,
 };
@@ -10,7 +11,6 @@ use narrowgauge::verify::latent_cache::{
 };
 use narrowgauge::verify::mla::CachedAttention;
 use narrowgauge::verify::rope::parameters;
-use narrowgauge::verify::surrounded::Place;
 use narrowgauge::{Error, Result, Tensor, bf16, verify};
 use proptest::prelude::*;
 
@@ -18,12 +18,6 @@ use proptest::prelude::*;
 #[cfg_attr(not(ng_kernels), ignore = "needs compiled kernels: run cargo xtask setup")]
 fn every_case_passes_under_every_schedule() {
     verify::check_family(&device(), "cache", 1).unwrap();
-}
-
-/// Aligned and unaligned, alone and as columns of wider rows.
-fn place() -> impl Strategy<Value = Place> {
-    let aligned = (0usize..=2, 0usize..=2).prop_map(|(offset, padding)| (offset * 8, padding * 64));
-    prop_oneof![aligned, (0usize..=9, 0usize..=9)].prop_map(|(offset, padding)| Place { offset, padding })
 }
 
 proptest! {

@@ -1,9 +1,9 @@
 //! Attention's options: every value of every one, and pairs of them.
 
 use crate::common::{config, device, device_under};
+use crate::under_every_schedule;
 use narrowgauge::mla::{Attention, CacheLayout, LatentCache};
 use narrowgauge::verify::mla::{DecodeCheck, Pieces};
-use narrowgauge::verify::{self};
 use narrowgauge::{Error, bf16, f16};
 use proptest::prelude::*;
 
@@ -77,14 +77,11 @@ fn schedules_of_any_batch() {
     for (lengths, queries, heads) in
         [(&many[..], 1, 4), (&[2000][..], 1, 16), (&[0, 700, 0, 0, 64, 900][..], 2, 64), (&[0, 0][..], 1, 16)]
     {
-        for (_, schedule) in verify::schedules() {
-            let device = device();
-            if device.is_simulated() {
-                device.set_schedule(schedule).expect("a simulated device");
-            }
+        let device = device();
+        under_every_schedule(&device, |_| {
             let check = DecodeCheck { pieces: Pieces::Scheduled, ..check(lengths, queries, heads) };
             check.check::<bf16>(&device).unwrap_or_else(|error| panic!("{error}"));
-        }
+        });
     }
 }
 

@@ -1,6 +1,7 @@
 //! Attention with keys and values of each head.
 
 use crate::common::{config, device, device_under};
+use crate::under_every_schedule;
 use narrowgauge::mla::reference::merge::Parts;
 use narrowgauge::mla::{Half, Merge, Prefill, reference};
 use narrowgauge::verify::gemm::Checked;
@@ -67,12 +68,7 @@ fn every_schedule_gives_the_same_bits() {
     for heads in [MLA, GROUPED] {
         let inputs = normal::<bf16>(5, &[[200, 700], [40, 260]], heads);
         let mut seen = Vec::new();
-        for (_, schedule) in verify::schedules() {
-            if device.is_simulated() {
-                device.set_schedule(schedule).unwrap();
-            }
-            seen.push(bits(&checked(&inputs, &device)));
-        }
+        under_every_schedule(&device, |_| seen.push(bits(&checked(&inputs, &device))));
         assert!(seen.iter().all(|one| *one == seen[0]));
     }
 }

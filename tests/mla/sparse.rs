@@ -1,6 +1,7 @@
 //! Attention over listed tokens.
 
 use crate::common::{config, device, device_under};
+use crate::under_every_schedule;
 use narrowgauge::device::Device;
 use narrowgauge::mla::CacheLayout::{Bf16, Fp8Blocks};
 use narrowgauge::mla::{CacheLayout, LatentCache, SparseAttention};
@@ -65,14 +66,11 @@ fn every_schedule_gives_the_same_bits() {
         let source = &mut Source::new(2);
         let inputs = SparseInputs::normal(source, shape(2, heads, 520, layout)).with_lengths(source, 1);
         let mut seen = Vec::new();
-        for (_, schedule) in verify::schedules() {
-            if device.is_simulated() {
-                device.set_schedule(schedule).expect("a simulated device");
-            }
+        under_every_schedule(&device, |_| {
             for splits in [None, Some(2)] {
                 seen.push((splits, all(&checked(&inputs, &device, splits))));
             }
-        }
+        });
         for (splits, outputs) in &seen {
             let first = seen.iter().find(|(s, _)| s == splits).expect("itself at least");
             assert_eq!(outputs, &first.1, "{heads} heads, {layout}, {splits:?} splits");
@@ -389,13 +387,10 @@ fn the_order_of_heads_and_places_does_not_matter() {
 #[cfg_attr(not(ng_kernels), ignore = "needs compiled kernels: run cargo xtask setup")]
 fn a_long_list_turns_the_buffers_many_times() {
     let device = device();
-    for (i, (_, schedule)) in verify::schedules().into_iter().enumerate() {
-        if device.is_simulated() {
-            device.set_schedule(schedule).expect("a simulated device");
-        }
+    under_every_schedule(&device, |i| {
         let (heads, layout) = [(128, Fp8Blocks), (64, Bf16), (128, Bf16), (64, Fp8Blocks)][i % 4];
         checked(&normal(16, shape(1, heads, 2048, layout)), &device, None);
-    }
+    });
 }
 
 /// (cached tokens, K, page) of FlashMLA's tests of sparse decoding; one query token each here, with sinks and lengths.

@@ -4,8 +4,9 @@ use super::super::surrounded::{Place, Surrounded};
 use super::super::{Evidence, Source};
 use super::widened;
 use crate::device::{Device, Status};
-use crate::dtype::{E4m3, bf16};
+use crate::dtype::bf16;
 use crate::error::Result;
+use crate::mla::reference::cache::{decoded, encoded};
 use crate::mla::reference::sparse::{self as reference, Answer, Problem};
 use crate::mla::{CacheLayout, LatentCache, SparseAttention};
 
@@ -77,7 +78,7 @@ impl SparseInputs {
                 continue;
             }
             let values: Vec<f32> = (0..576).map(|column| value(source, Some(token), column)).collect();
-            cache.extend(encoded(&values, layout));
+            cache.extend(encoded(layout, &values));
         }
         let indices = (0..tokens * top_k).map(|_| match source.below(8) {
             0 => -1,
@@ -123,8 +124,7 @@ impl SparseInputs {
 
     /// The cache's values, exactly.
     pub fn values(&self) -> Vec<f64> {
-        let layout = self.shape.layout;
-        self.cache.chunks(layout.token_bytes()).flat_map(|token| decoded(token, layout)).collect()
+        decoded(self.shape.layout, &self.cache)
     }
 
     fn problem<'a>(&'a self, cache: &'a [f64]) -> Problem<'a> {
@@ -295,46 +295,4 @@ impl SparseInputs {
 /// How far the nearest bf16 is away.
 fn rounding(value: f64) -> f64 {
     (bf16::from_f64(value).to_f64() - value).abs()
-}
-
-/// A token's bytes. Scales are powers of two, as the writers of such caches make them.
-fn encoded(values: &[f32], layout: CacheLayout) -> Vec<u8> {
-    let halves = |values: &[f32]| -> Vec<u8> {
-        values.iter().flat_map(|value| bf16::from_f32(*value).to_bits().to_le_bytes()).collect()
-    };
-    if layout != CacheLayout::Fp8Blocks {
-        return halves(values);
-    }
-    let scales: Vec<f32> = values[..512]
-        .chunks(128)
-        .map(|block| {
-            let largest = block.iter().fold(0f32, |largest, value| largest.max(value.abs()));
-            (largest / 448.0).max(1e-4).log2().ceil().exp2()
-        })
-        .collect();
-    let codes =
-        values[..512].iter().enumerate().map(|(i, value)| E4m3::from_f32(value / scales[i / 128]).to_bits());
-    let mut bytes: Vec<u8> = codes.collect();
-    bytes.extend(scales.iter().flat_map(|scale| scale.to_le_bytes()));
-    bytes.extend(halves(&values[512..]));
-    bytes
-}
-
-/// A token's 576 values.
-fn decoded(token: &[u8], layout: CacheLayout) -> Vec<f64> {
-    let halves = |bytes: &[u8]| -> Vec<f64> {
-        bytes.chunks(2).map(|b| bf16::from_bits(u16::from_le_bytes([b[0], b[1]])).to_f64()).collect()
-    };
-    if layout != CacheLayout::Fp8Blocks {
-        return halves(token);
-    }
-    let scale = |block: usize| {
-        let at = 512 + 4 * block;
-        f64::from(f32::from_le_bytes([token[at], token[at + 1], token[at + 2], token[at + 3]]))
-    };
-    let codes = token[..512].iter().enumerate();
-    let mut values: Vec<f64> =
-        codes.map(|(i, code)| f64::from(E4m3::from_bits(*code).to_f32()) * scale(i / 128)).collect();
-    values.extend(halves(&token[528..]));
-    values
 }

@@ -28,7 +28,7 @@ const FAMILIES: [(&str, &[&str]); 6] = [
     ("vocab", &["vocab", "graphs=vocab", "traffic=vocab"]),
     ("norm", &["norm", "graphs=norm", "traffic=norm"]),
     ("routing", &["routing", "graphs=routing", "traffic=routing"]),
-    ("mla", &["rope", "graphs=mla", "traffic=mla", "mla"]),
+    ("mla", &["mla=rope", "graphs=mla", "traffic=mla", "mla"]),
     ("gemm", &["gemm=oracle", "gemm=every_tile", "graphs=gemm", "gemm"]),
 ];
 /// `kernels/ptx` and `kernels/tile`, which every family tests.

@@ -1,12 +1,9 @@
 //! Rotary embedding against its oracle, on whatever device there is.
 
-#[path = "../common/mod.rs"]
-mod common;
-
-use common::{config, device, device_under};
+use super::common::{config, device, device_under};
+use super::place;
 use narrowgauge::mla::{Rope, RopeParameters, RopeTables};
 use narrowgauge::verify::rope::{RopeProblem, check_rope, parameters};
-use narrowgauge::verify::surrounded::Place;
 use narrowgauge::{Error, Result, Tensor, bf16, verify};
 use proptest::prelude::*;
 
@@ -14,12 +11,6 @@ use proptest::prelude::*;
 #[cfg_attr(not(ng_kernels), ignore = "needs compiled kernels: run cargo xtask setup")]
 fn every_case_passes_under_every_schedule() {
     verify::check_family(&device(), "rope", 1).unwrap();
-}
-
-/// Aligned and unaligned, alone and as columns of wider rows.
-fn place() -> impl Strategy<Value = Place> {
-    let aligned = (0usize..=2, 0usize..=2).prop_map(|(offset, padding)| (offset * 8, padding * 64));
-    prop_oneof![aligned, (0usize..=9, 0usize..=9)].prop_map(|(offset, padding)| Place { offset, padding })
 }
 
 proptest! {
