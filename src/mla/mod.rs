@@ -12,12 +12,12 @@ mod float;
 mod half;
 mod indexer;
 mod merge;
-pub mod plan;
+mod plan;
 mod prefill;
 pub mod reference;
 mod rope;
 mod sparse;
-pub mod sparse_plan;
+mod sparse_plan;
 mod top_k;
 
 pub use attention::Attention;

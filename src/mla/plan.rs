@@ -115,78 +115,6 @@ impl Problem {
     }
 }
 
-/// Where the time of an attention goes, in clock cycles of the card, if every sequence is as long as its page table.
-#[derive(Debug, Clone, Copy, PartialEq)]
-#[non_exhaustive]
-pub struct Cost {
-    /// Blocks of tokens of the busiest worker.
-    pub blocks: f64,
-    /// The tensor cores' share of one block.
-    pub tensor_per_block: f64,
-    /// The memory's share of one block, all multiprocessors loading.
-    pub memory_per_block: f64,
-    /// The L2 cache's share of one block.
-    pub l2_per_block: f64,
-    /// Start, queries, first tokens and answer of the busiest worker's groups.
-    pub fixed: f64,
-    /// The other kernels and their traffic; 0 for one piece.
-    pub combine: f64,
-}
-
-impl Cost {
-    /// Cycles from start to end.
-    pub fn total(&self) -> f64 {
-        self.fixed
-            + self.blocks * self.tensor_per_block.max(self.memory_per_block).max(self.l2_per_block)
-            + self.combine
-    }
-}
-
-/// Cycles of a group besides its blocks: the pipeline fills, the answer is stored.
-const GROUP_CYCLES: f64 = 3000.0;
-/// Bytes a cycle that a multiprocessor gets from the L2 cache when all ask.
-const L2_BYTES: f64 = 28.0;
-
-/// The cost of a cut.
-pub fn cost(problem: &Problem, cut: Cut, card: &Card) -> Cost {
-    let hertz = card.clock_ghz * 1e9;
-    let sms = f64::from(card.sms);
-    let macs_per_cycle = card.bf16_tflops * 1e12 / 2.0 / hertz / sms;
-    let bytes_per_cycle = card.memory_gbps * 1e9 / hertz;
-    let cluster = problem.cluster() as f64;
-    let groups = (problem.batch * problem.groups()) as f64;
-    let blocks = problem.blocks() as f64;
-    let at_a_time = (sms / cluster).floor().max(1.0);
-    let (waves, longest) = match cut {
-        Cut::Equal { pieces } => {
-            ((groups * pieces as f64 / at_a_time).ceil(), (blocks / pieces as f64).ceil())
-        }
-        Cut::Fixed { blocks: each, pieces } => ((groups * pieces as f64 / at_a_time).ceil(), each as f64),
-        Cut::Scheduled { workers } => {
-            let share = groups / workers as f64;
-            (share.ceil().max(1.0), (share * blocks / share.ceil().max(1.0)).ceil())
-        }
-    };
-    let busy = (problem.workers(cut) as f64 * cluster).min(sms).max(1.0);
-    let token_bytes = (BLOCK * 576 * 2) as f64;
-    Cost {
-        blocks: waves * longest,
-        tensor_per_block: (ROW_TILE * BLOCK * (576 + 512)) as f64 / macs_per_cycle,
-        // Tiles of the same tokens load them at about the same time: memory is read once.
-        memory_per_block: token_bytes * busy / problem.tiles().max(1) as f64 / bytes_per_cycle,
-        l2_per_block: token_bytes / cluster / L2_BYTES,
-        fixed: waves * GROUP_CYCLES + 1500.0,
-        combine: match problem.slots(cut) {
-            0 => 0.0,
-            slots => {
-                let bytes =
-                    slots.min(problem.workers(cut) * 2) as f64 * cluster * (ROW_TILE * 514 * 4) as f64;
-                6000.0 + 2.0 * bytes / bytes_per_cycle
-            }
-        },
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -204,7 +132,6 @@ mod tests {
                         for length in [0, 1, 64, 1024, 4096, 32768, 131072] {
                             let p = problem(batch, tokens, heads, length);
                             let cut = p.scheduled(card);
-                            assert!(cost(&p, cut, card).total().is_finite());
                             if let Cut::Scheduled { workers } = cut {
                                 assert!(workers * p.cluster() <= card.sms as usize);
                             }
@@ -228,13 +155,6 @@ mod tests {
         assert_eq!(problem(1, 1, 16, 192).scheduled(&Card::H20), Cut::Equal { pieces: 1 });
         assert_eq!(problem(1, 1, 16, 32768).scheduled(&Card::H20), Cut::Scheduled { workers: 78 });
         assert_eq!(problem(1, 1, 128, 32768).scheduled(&Card::H20), Cut::Scheduled { workers: 39 });
-    }
-
-    #[test]
-    fn a_schedule_pays_for_one_long_sequence() {
-        let p = problem(1, 1, 128, 65536);
-        let whole = cost(&p, Cut::Equal { pieces: 1 }, &Card::H20).total();
-        assert!(cost(&p, p.scheduled(&Card::H20), &Card::H20).total() < whole / 10.0);
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! Attention in absorbed form over the cached tokens that a list names for each query token.
 
-use super::sparse_plan::{self, BLOCK_HEADS, MAX_SPLITS, Problem};
+use super::plan::MAX_SPLITS;
+use super::sparse_plan::{self, BLOCK_HEADS, Problem};
 use super::{CacheLayout, LatentCache};
 use crate::device::{KernelLaunch, Stream, Swizzle, TensorMapSpec, abi};
 use crate::dtype::{DType, Element, bf16};

@@ -1,13 +1,12 @@
 //! How a sparse attention is cut into blocks: a pure function of its shape and the card.
 
+use super::plan::MAX_SPLITS;
 use crate::card::Card;
 
 /// Heads of one block.
 pub const BLOCK_HEADS: usize = 64;
 /// Keys of one buffer.
 pub const BLOCK_KEYS: usize = 64;
-/// The largest number of splits.
-pub const MAX_SPLITS: usize = 128;
 
 /// The shape that a plan is made for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
