@@ -68,14 +68,15 @@ fn main() {
     for (lengths, heads) in [(&[512, 300, 64, 1][..], 16), (&[1024], 128)] {
         let inputs = AttentionInputs::normal(&mut Source::new(2), lengths, 1, heads);
         let shape = &inputs.shape;
-        let query = device.tensor(&[shape.batch, 1, heads, 576], &inputs.query).unwrap();
+        let query = device.tensor(&[shape.batch(), 1, heads, 576], &inputs.query).unwrap();
         let cache = LatentCache::new(&device, shape.cache_pages).unwrap();
         cache.tensor().write(&inputs.cache).unwrap();
-        let table = device.tensor(&[shape.batch, shape.table_pages], &inputs.table).unwrap();
-        let lengths = device.tensor(&[shape.batch], &inputs.lengths).unwrap();
-        let out = device.empty::<bf16>(&[shape.batch, 1, heads, 512]).unwrap();
+        let table = device.tensor(&[shape.batch(), shape.table_pages], &inputs.table).unwrap();
+        let lengths = device.tensor(&[shape.batch()], &inputs.lengths).unwrap();
+        let out = device.empty::<bf16>(&[shape.batch(), 1, heads, 512]).unwrap();
         row(&device, &format!("attention, {heads} heads, {:?} tokens", inputs.lengths), || {
-            let attention = Attention::new(&query, &cache, &table, &lengths, &out).scale(inputs.scale);
+            let attention =
+                Attention::new(&query, &cache, &table, &lengths, &out).scale(inputs.shape.scale as f32);
             let workspace = device.empty::<u8>(&[attention.workspace_bytes()]).unwrap();
             attention.workspace(&workspace).launch(&stream).unwrap();
             stream.synchronize().unwrap();

@@ -98,11 +98,13 @@ fn fixed_pieces_are_batch_invariant() {
         let mut alone = first.inputs::<bf16>();
         alone.query = inputs.query[..16 * 576].to_vec();
         alone.cache.clone_from(&inputs.cache);
-        alone.decode.cache_pages = inputs.decode.cache_pages;
-        alone.decode.table_pages = inputs.decode.table_pages;
-        alone.table = inputs.table[..inputs.decode.table_pages].to_vec();
-        let (all, one) =
-            (check.run(&device, &inputs).expect("runs"), first.run(&device, &alone).expect("runs"));
+        alone.shape.cache_pages = inputs.shape.cache_pages;
+        alone.shape.table_pages = inputs.shape.table_pages;
+        alone.table = inputs.table[..inputs.shape.table_pages].to_vec();
+        let (all, one) = (
+            inputs.run(&device, check.pieces).expect("runs"),
+            alone.run(&device, first.pieces).expect("runs"),
+        );
         assert_eq!(all.output[..16 * 512], one.output, "{batch} sequences");
         assert_eq!(all.lse[..16], one.lse, "{batch} sequences");
     };
@@ -116,7 +118,7 @@ fn a_graph_schedules_lengths_that_change_in_place() {
     let device = device();
     let check = DecodeCheck { pieces: Pieces::Scheduled, ..check(&[900, 900], 1, 16) };
     let inputs = check.inputs::<bf16>();
-    let decode = &inputs.decode;
+    let decode = &inputs.shape;
     let query = device.tensor(&[2, 1, 16, 576], &inputs.query).expect("fits");
     let cache = LatentCache::new(&device, decode.cache_pages).expect("fits");
     cache.tensor().write(&inputs.cache).expect("contiguous");
@@ -134,8 +136,8 @@ fn a_graph_schedules_lengths_that_change_in_place() {
         graph.launch(&stream).expect("replays");
         let mut eager = inputs.clone();
         eager.lengths = changed.to_vec();
-        let mut got = check.run(&device, &eager).expect("runs");
-        check.compare(&eager, &mut got).unwrap_or_else(|error| panic!("{changed:?}: {error}"));
+        let mut got = eager.run(&device, check.pieces).expect("runs");
+        eager.compare(&mut got, check.pieces).unwrap_or_else(|error| panic!("{changed:?}: {error}"));
         assert_eq!(out.to_vec().expect("readable"), got.output, "{changed:?}");
     }
 }
@@ -147,11 +149,11 @@ fn tokens_of_no_sequence_are_not_written() {
     let device = device();
     let check = DecodeCheck { queries: vec![2, 2], ragged: true, ..check(&[300, 80], 0, 16) };
     let inputs = check.inputs::<bf16>();
-    let good = check.run(&device, &inputs).expect("runs");
+    let good = inputs.run(&device, check.pieces).expect("runs");
     let query = device.tensor(&[4, 16, 576], &inputs.query).expect("fits");
-    let cache = LatentCache::new(&device, inputs.decode.cache_pages).expect("fits");
+    let cache = LatentCache::new(&device, inputs.shape.cache_pages).expect("fits");
     cache.tensor().write(&inputs.cache).expect("contiguous");
-    let table = device.tensor(&[2, inputs.decode.table_pages], &inputs.table).expect("fits");
+    let table = device.tensor(&[2, inputs.shape.table_pages], &inputs.table).expect("fits");
     let lengths = device.tensor(&[2], &inputs.lengths).expect("fits");
     for (given, written) in [([0, 2, 1], 2), ([0, 4, 4], 2), ([4, 2, 0], 0)] {
         let offsets = device.tensor(&[3], &given).expect("fits");

@@ -11,7 +11,7 @@ use crate::verify::latent_cache::{
 };
 use crate::verify::mla::prefill::{Heads, PrefillInputs};
 use crate::verify::mla::properties::{Property, holds};
-use crate::verify::mla::{AttentionInputs, AttentionOutputs, DecodeCheck, DecodeInputs, Pieces};
+use crate::verify::mla::{AttentionInputs, AttentionOutputs, DecodeCheck, Pieces};
 use crate::verify::surrounded::Place;
 use crate::verify::surrounded::{bits, text};
 use crate::verify::{Source, exact};
@@ -140,7 +140,7 @@ pub(super) fn rows() -> Vec<Row> {
             Works "Attention" |lab| {
                 let one = normal(&[130], 1);
                 let mut two = one.clone();
-                two.shape.batch = 2;
+                two.shape.offsets.push(2);
                 two.query.extend_from_slice(&one.query);
                 two.table.extend_from_slice(&one.table);
                 two.lengths.extend_from_slice(&one.lengths);
@@ -261,14 +261,14 @@ pub(super) fn rows() -> Vec<Row> {
                     seed: 55,
                 };
                 let run = |offsets: [i32; 3]| {
-                    let inputs = DecodeInputs { offsets: offsets.to_vec(), ..check.inputs::<bf16>() };
-                    let got = check.run(lab.device, &inputs)?;
+                    let inputs = AttentionInputs { offsets: Some(offsets.to_vec()), ..check.inputs::<bf16>() };
+                    let got = inputs.run(lab.device, check.pieces)?;
                     exact("status", &[got.status.bits()], &[NG_STATUS_BAD_OFFSETS])?;
                     Ok::<_, String>((inputs, got))
                 };
                 for offsets in [[0, 2, i32::MAX], [-1, 2, 4], [i32::MIN, 2, 4]] {
                     let (inputs, mut got) = run(offsets)?;
-                    check.compare(&inputs, &mut got)?;
+                    inputs.compare(&mut got, check.pieces)?;
                 }
                 // The second sequence has no tokens: two are answered, the others stay poison.
                 for offsets in [[0, 2, i32::MIN], [0, 4, i32::MIN]] {

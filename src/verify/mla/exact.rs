@@ -3,7 +3,6 @@
 use super::super::Source;
 use super::AttentionInputs;
 use crate::dtype::bf16;
-use crate::mla::reference;
 
 /// Equal scores (queries of zero) over small integers: every visible token weighs the same, so one token too many
 /// or too few shows, and sums are exact. Returns the inputs and the exact output.
@@ -20,10 +19,10 @@ pub fn uniform_attention(
     let mut want = Vec::new();
     for b in 0..lengths.len() {
         for token in 0..tokens {
-            let row = reference::row(&inputs.shape, &inputs.table, &inputs.lengths, b, token);
-            let inverse = if row.keys.is_empty() { 0.0 } else { (row.keys.len() as f32).recip() };
+            let keys = inputs.shape.keys(&inputs.table, &inputs.lengths, b, token);
+            let inverse = if keys.is_empty() { 0.0 } else { (keys.len() as f32).recip() };
             let sums = (0..512).map(|d| {
-                let sum = row.keys.iter().fold(0.0, |sum, &(_, key)| sum + inputs.cache[key + d].to_f32());
+                let sum = keys.iter().fold(0.0, |sum, key| sum + inputs.cache[key * 576 + d].to_f32());
                 bf16::from_f32(sum * inverse)
             });
             let sums: Vec<bf16> = sums.collect();
@@ -50,21 +49,22 @@ pub fn one_hot_attention(
             (Some(_), _) => source.normal(),
             (None, _) => 0.0,
         });
-    inputs.scale = 1.0;
+    inputs.shape.scale = 1.0;
     let mut want = vec![bf16::ZERO; lengths.len() * tokens * heads * 512];
     for b in 0..lengths.len() {
         for token in 0..tokens {
-            let row = reference::row(&inputs.shape, &inputs.table, &inputs.lengths, b, token);
+            let keys = inputs.shape.keys(&inputs.table, &inputs.lengths, b, token);
             for head in 0..heads {
-                if row.keys.is_empty() {
+                if keys.is_empty() {
                     continue;
                 }
                 let at = (b * tokens + token) * heads + head;
-                let (place, key) = row.keys[source.below(row.keys.len())];
+                // Every page is there, so keys are numbered as tokens are.
+                let place = source.below(keys.len());
                 for column in 512..576 {
                     inputs.query[at * 576 + column] = bf16::from_f32(64.0 * sign(place, column - 512));
                 }
-                want[at * 512..][..512].copy_from_slice(&inputs.cache[key..key + 512]);
+                want[at * 512..][..512].copy_from_slice(&inputs.cache[keys[place] * 576..][..512]);
             }
         }
     }

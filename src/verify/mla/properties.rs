@@ -3,7 +3,7 @@
 use super::{AttentionInputs, AttentionOutputs, widened};
 use crate::device::Device;
 use crate::dtype::bf16;
-use crate::mla::reference::{self, Shape};
+use crate::mla::reference::decode::Decode;
 use crate::verify::{Evidence, Source};
 
 const PAGE: usize = 64 * 576;
@@ -88,7 +88,8 @@ impl Attentions<'_> {
     ) -> Result<Evidence, String> {
         let source = &mut Source::new(self.seed);
         let inputs = AttentionInputs::normal(source, lengths, tokens, heads);
-        let Shape { batch, table_pages, cache_pages, .. } = inputs.shape;
+        let Decode { table_pages, cache_pages, .. } = inputs.shape;
+        let batch = lengths.len();
         let row = tokens * heads;
         let mut all = Evidence::default();
         let evidence = &mut all;
@@ -116,16 +117,12 @@ impl Attentions<'_> {
             }
             Property::HeadOrder => {
                 let order = source.permutation(heads);
-                let heads_of = |values: &[bf16], width: usize| -> Vec<bf16> {
-                    values.chunks(heads * width).flat_map(|token| blocks(token, width, &order)).collect()
-                };
-                changed.query = heads_of(&inputs.query, 576);
+                changed.query = heads_of(&inputs.query, 576, &order);
                 // Splits cut the pages of a block's last row, and rows of several tokens move between blocks.
                 let splits = if tokens == 1 { self.splits } else { None };
                 let (got, again) = (inputs.run(self.device, splits)?, changed.run(self.device, splits)?);
-                evidence.repeated("output", &again.output, &heads_of(&got.output, 512))?;
-                let lse: Vec<f32> = got.lse.chunks(row).flat_map(|b| blocks(b, tokens, &order)).collect();
-                evidence.repeated("lse", &again.lse, &lse)?;
+                evidence.repeated("output", &again.output, &heads_of(&got.output, 512, &order))?;
+                evidence.repeated("lse", &again.lse, &heads_of(&got.lse, 1, &order))?;
             }
             Property::Alone => {
                 for b in 0..batch {
@@ -149,12 +146,11 @@ impl Attentions<'_> {
                 for token in 0..tokens {
                     let again = one_token(&inputs, token).run(self.device, None)?;
                     for b in 0..batch {
-                        let from = (b * tokens + token) * heads * 512;
+                        let from = (b * tokens + token) * heads;
                         let output = &again.output[b * heads * 512..][..heads * 512];
-                        evidence.repeated("output", output, &got.output[from..][..heads * 512])?;
-                        let lse: Vec<f32> =
-                            (0..heads).map(|head| got.lse[(b * heads + head) * tokens + token]).collect();
-                        evidence.repeated("lse", &again.lse[b * heads..][..heads], &lse)?;
+                        evidence.repeated("output", output, &got.output[from * 512..][..heads * 512])?;
+                        let lse = &again.lse[b * heads..][..heads];
+                        evidence.repeated("lse", lse, &got.lse[from..][..heads])?;
                     }
                 }
             }
@@ -164,19 +160,19 @@ impl Attentions<'_> {
                     row[..512].copy_from_slice(&value);
                 }
                 let again = changed.check(self.device, self.splits)?;
-                let seen = (0..batch * row).map(|at| !view(&changed, at).keys.is_empty());
+                let seen = (0..batch * row).map(|at| !seen_by(&changed, at).is_empty());
                 let want: Vec<f64> = seen
                     .flat_map(|seen| value.iter().map(move |x| if seen { x.to_f64() } else { 0.0 }))
                     .collect();
-                let bounds = changed.bounds(self.splits.unwrap_or(1)).output;
+                let bounds = changed.bounds(self.splits).output;
                 evidence.within_rounded("equal values", &widened(&again.output), &want, &bounds)?;
             }
-            Property::Between => between(evidence, &inputs, &got, self.splits.unwrap_or(1))?,
+            Property::Between => between(evidence, &inputs, &got, self.splits)?,
             Property::Splits => {
                 let want: Vec<f64> = widened(&got.output).iter().map(|x| f64::from(*x)).collect();
                 for splits in [1, 2, 3, 5] {
                     let again = inputs.check(self.device, Some(splits))?;
-                    let bounds = [inputs.bounds(splits), inputs.bounds(self.splits.unwrap_or(1))];
+                    let bounds = [inputs.bounds(Some(splits)), inputs.bounds(self.splits)];
                     let bound: Vec<f64> =
                         bounds[0].output.iter().zip(&bounds[1].output).map(|(a, b)| a + b).collect();
                     evidence.within_rounded("other splits", &widened(&again.output), &want, &bound)?;
@@ -204,20 +200,17 @@ impl Attentions<'_> {
             }
             half
         };
-        let splits = self.splits.unwrap_or(1);
+        let splits = self.splits;
         let parts = [half(0), half(1)];
         let mut answers = Vec::new();
         for part in &parts {
             answers.push((self.run(part, &mut Evidence::default())?, part.bounds(splits)));
         }
         let whole = inputs.bounds(splits);
-        let Shape { tokens, heads, .. } = inputs.shape;
         let (mut want, mut bound) = (Vec::new(), Vec::new());
         for at in 0..got.output.len() / 512 {
-            let (b, token, head) = (at / (tokens * heads), at / heads % tokens, at % heads);
-            let lse = (b * heads + head) * tokens + token;
-            let top = answers.iter().map(|(answer, _)| answer.lse[lse]).fold(f32::NEG_INFINITY, f32::max);
-            let weight = |i: usize| match answers[i].0.lse[lse] {
+            let top = answers.iter().map(|(answer, _)| answer.lse[at]).fold(f32::NEG_INFINITY, f32::max);
+            let weight = |i: usize| match answers[i].0.lse[at] {
                 f32::NEG_INFINITY => 0.0,
                 lse => f64::from(lse - top).exp(),
             };
@@ -225,7 +218,7 @@ impl Attentions<'_> {
             let sum = (weights[0] + weights[1]).max(f64::MIN_POSITIVE);
             // An error of the logarithms shifts weight between the halves.
             let shift =
-                (answers[0].1.lse[lse] + answers[1].1.lse[lse] + 2.0 * f64::from(f32::EPSILON)).exp() - 1.0;
+                (answers[0].1.lse[at] + answers[1].1.lse[at] + 2.0 * f64::from(f32::EPSILON)).exp() - 1.0;
             for d in at * 512..at * 512 + 512 {
                 let values = [0, 1].map(|i| answers[i].0.output[d].to_f64());
                 let share = [weights[0] / sum, weights[1] / sum];
@@ -249,14 +242,14 @@ fn between(
     evidence: &mut Evidence,
     inputs: &AttentionInputs,
     got: &AttentionOutputs,
-    splits: usize,
+    splits: Option<usize>,
 ) -> Result<(), String> {
     let bounds = inputs.bounds(splits).output;
     let (mut middle, mut reach) = (Vec::new(), Vec::new());
     for at in 0..got.output.len() / 512 {
-        let row = view(inputs, at);
+        let keys = seen_by(inputs, at);
         for d in 0..512 {
-            let values = || row.keys.iter().map(|&(_, key)| inputs.cache[key + d].to_f64());
+            let values = || keys.iter().map(|key| inputs.cache[key * 576 + d].to_f64());
             let (low, high) = (values().reduce(f64::min), values().reduce(f64::max));
             let (low, high) = (low.unwrap_or(0.0), high.unwrap_or(0.0));
             middle.push((low + high) / 2.0);
@@ -266,10 +259,15 @@ fn between(
     evidence.within_rounded("between the values", &widened(&got.output), &middle, &reach)
 }
 
-/// What a row of the answer sees, by its number in `[batch, tokens, heads]`.
-fn view(inputs: &AttentionInputs, at: usize) -> reference::Row {
-    let Shape { tokens, heads, .. } = inputs.shape;
-    reference::row(&inputs.shape, &inputs.table, &inputs.lengths, at / (tokens * heads), at / heads % tokens)
+/// The keys that a row of the answer sees, by its number among query tokens and heads.
+fn seen_by(inputs: &AttentionInputs, at: usize) -> Vec<usize> {
+    let (token, tokens) = (at / inputs.shape.heads, inputs.shape.offsets[1]);
+    inputs.shape.keys(&inputs.table, &inputs.lengths, token / tokens, token % tokens)
+}
+
+/// Every token's heads in the order of `order`.
+fn heads_of<V: Copy>(values: &[V], width: usize, order: &[usize]) -> Vec<V> {
+    values.chunks(order.len() * width).flat_map(|token| blocks(token, width, order)).collect()
 }
 
 /// Blocks of `width` in the order of `order`.
@@ -279,9 +277,10 @@ fn blocks<V: Copy>(values: &[V], width: usize, order: &[usize]) -> Vec<V> {
 
 /// One sequence of a batch.
 fn alone(inputs: &AttentionInputs, b: usize) -> AttentionInputs {
-    let Shape { tokens, heads, table_pages, .. } = inputs.shape;
+    let Decode { heads, table_pages, .. } = inputs.shape;
+    let tokens = inputs.shape.offsets[1];
     AttentionInputs {
-        shape: Shape { batch: 1, ..inputs.shape },
+        shape: Decode { offsets: vec![0, tokens], ..inputs.shape.clone() },
         query: blocks(&inputs.query, tokens * heads * 576, &[b]),
         table: blocks(&inputs.table, table_pages, &[b]),
         lengths: vec![inputs.lengths[b]],
@@ -291,11 +290,11 @@ fn alone(inputs: &AttentionInputs, b: usize) -> AttentionInputs {
 
 /// One query token of every sequence, as it was when no later ones were there.
 fn one_token(inputs: &AttentionInputs, token: usize) -> AttentionInputs {
-    let Shape { batch, tokens, heads, .. } = inputs.shape;
+    let (batch, tokens, heads) = (inputs.lengths.len(), inputs.shape.offsets[1], inputs.shape.heads);
     let order: Vec<usize> = (0..batch).map(|b| b * tokens + token).collect();
     let later = (tokens - 1 - token) as i32;
     AttentionInputs {
-        shape: Shape { tokens: 1, ..inputs.shape },
+        shape: Decode { offsets: (0..=batch).collect(), ..inputs.shape.clone() },
         query: blocks(&inputs.query, heads * 576, &order),
         lengths: inputs.lengths.iter().map(|length| (length - later).max(0)).collect(),
         ..inputs.clone()
