@@ -26,6 +26,21 @@ fn each_score_is_read_once_but_for_a_sample() {
     }
 }
 
+/// What a row costs each of four schedulers, in PTX instructions of warps; an H200's memory brings it in 13,200 cycles, and
+/// machine code, which predicates stores instead of branching around them, has fewer.
+#[test]
+#[cfg_attr(not(ng_kernels), ignore = "needs compiled kernels: run cargo xtask setup")]
+fn choosing_takes_about_as_many_instructions_as_memory_takes_cycles() {
+    const COLUMNS: usize = 65_536;
+    let launched = one(|device, stream| {
+        let rows = device.card().sms as usize / 2 + 1;
+        let scores = device.tensor(&[rows, COLUMNS], &Source::new(2).normals(rows * COLUMNS, 1.0))?;
+        TopK::new(&scores, &device.zeros(&[rows, 2048])?).launch(stream)
+    });
+    let row = launched.counters.instructions / launched.counters.blocks / 4;
+    assert!(row <= 14_700, "{row} instructions");
+}
+
 /// Four tokens see two tiles of keys: these and the queries are copied once, every logit is stored once.
 #[test]
 #[cfg_attr(not(ng_kernels), ignore = "needs compiled kernels: run cargo xtask setup")]

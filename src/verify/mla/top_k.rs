@@ -20,14 +20,16 @@ pub enum Scores {
     Falling,
     /// Infinities, signed zeros, least numbers, NaN, in any order.
     Wild,
+    /// One value, so that only places tell.
+    Equal,
     /// Every 128th part of a row begins with its largest scores: a look at these promises too much of the rest.
     Clustered,
 }
 
 impl Scores {
     /// All of them.
-    pub const ALL: [Self; 6] =
-        [Self::Normal, Self::Ties, Self::Rising, Self::Falling, Self::Wild, Self::Clustered];
+    pub const ALL: [Self; 7] =
+        [Self::Normal, Self::Ties, Self::Rising, Self::Falling, Self::Wild, Self::Equal, Self::Clustered];
 
     fn draw(self, source: &mut Source, column: usize, columns: usize) -> f32 {
         match self {
@@ -45,6 +47,7 @@ impl Scores {
                 6 => -f32::from_bits(1),
                 _ => source.normal(),
             },
+            Self::Equal => f32::NEG_INFINITY,
             Self::Clustered if column % (columns / 128).max(1) < 36 => 10.0 + source.unit(),
             Self::Clustered => source.unit(),
         }
