@@ -1,12 +1,10 @@
 //! FP8 products with fine scales on both sides: weight gradients.
 
 use super::GemmOutput;
-use super::launch::{extents, kernel, operand, planned, store_flags, writable};
+use super::launch::{extents, kernel, operand, parameters, planned, store_flags, writable};
 use super::plan::{Input, MAX_GROUPS, Mode, Problem};
 use super::variants::Tile;
-use crate::device::abi::{
-    NG_GEMM_A_SCALES_UE8M0, NG_GEMM_ACCUMULATE, NG_GEMM_B_SCALES_UE8M0, NgFp8GemmParams,
-};
+use crate::device::abi::{NG_GEMM_A_SCALES_UE8M0, NG_GEMM_B_SCALES_UE8M0, NgFp8GemmParams};
 use crate::device::{Device, Stream};
 use crate::error::Result;
 use crate::fp8::{Fp8, Fp8Rows, Operand, Scale};
@@ -189,49 +187,28 @@ impl<'a, T: GemmOutput> Gradient<'a, T> {
         let (b_scales, [_, b_scales_row_stride, b_scales_block_stride]) = b.scales.placed();
         let flag = |on: bool, flag: u32| if on { flag } else { 0 };
         let out_strides = out.strides();
+        let common = parameters(
+            &problem,
+            [operand(device, &a.data, plan.tile.rows())?, operand(device, &b.data, plan.tile.columns())?],
+        );
         let params = NgFp8GemmParams {
-            a: operand(device, &a.data, plan.tile.rows())?,
-            b: operand(device, &b.data, plan.tile.columns())?,
             a_scales,
             b_scales,
             offsets: offsets.map_or(0, Tensor::address),
-            gather: 0,
             out: out.address(),
-            out_scales: 0,
-            column_scales: 0,
-            bias: 0,
-            row_weights: 0,
             status: stream.status_address(),
-            a_scales_batch_stride: 0,
             a_scales_row_stride,
             a_scales_block_stride,
-            b_scales_group_stride: 0,
             b_scales_row_stride,
             b_scales_block_stride,
             out_batch_stride: if out.rank() == 3 { out_strides[0] as i64 } else { 0 },
             out_row_stride: out_strides[out.rank() - 2] as i64,
-            out_scales_row_stride: 0,
-            out_scales_block_stride: 0,
-            column_scales_group_stride: 0,
-            bias_group_stride: 0,
             alpha: self.alpha,
-            clamp: 0.0,
-            rows: problem.m as u32,
-            n: problem.n as u32,
-            k: problem.k as u32,
-            groups: groups as u32,
-            mode: mode as u32,
-            out_type: T::OUTPUT as u32,
             flags: store_flags(out)
-                | flag(self.accumulate, NG_GEMM_ACCUMULATE)
+                | common.flags
                 | flag(a.scales.are_codes(), NG_GEMM_A_SCALES_UE8M0)
                 | flag(b.scales.are_codes(), NG_GEMM_B_SCALES_UE8M0),
-            a_rows: 0,
-            a_data: 0,
-            a_row_stride: 0,
-            gather_multiplier: 0,
-            gather_shift: 0,
-            reserved: [0; 5],
+            ..common
         };
         let launch = b.read_by(a.read_by(kernel(&plan, &params))).writes(*out);
         offsets.iter().fold(launch, |launch, offsets| launch.reads(offsets)).launch(stream)

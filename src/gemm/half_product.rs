@@ -1,14 +1,12 @@
 //! A product of 16-bit floats of any kind: its checks, its parameters, and its launch.
 
 use super::half_operand::Values;
-use super::launch::{extents, kernel, planned};
+use super::launch::{extents, kernel, parameters, planned};
 use super::options::{Options, check_groups, vector};
 use super::output::Out;
 use super::plan::{Input, Mode, Problem};
 use super::product::PreparedGemm;
-use crate::device::abi::{
-    NG_GEMM_A_TRANSPOSED, NG_GEMM_ACCUMULATE, NG_GEMM_B_TRANSPOSED, NG_GEMM_F16, NgFp8GemmParams,
-};
+use crate::device::abi::{NG_GEMM_A_TRANSPOSED, NG_GEMM_B_TRANSPOSED, NG_GEMM_F16, NgFp8GemmParams};
 use crate::device::{Device, KernelLaunch};
 use crate::error::Result;
 use crate::tensor::Tensor;
@@ -88,50 +86,22 @@ impl HalfProduct {
         let flag = |on: bool, flag: u32| if on { flag } else { 0 };
         let [out_batch_stride, out_row_stride] = out.strides();
         let (bias, bias_group_stride) = vector(&options.bias);
+        let common = parameters(&problem, [a.map(device, a_rows)?, b.map(device, b_rows)?]);
         let params = NgFp8GemmParams {
-            a: a.map(device, a_rows)?,
-            b: b.map(device, b_rows)?,
-            a_scales: 0,
-            b_scales: 0,
             offsets: self.groups.as_ref().map_or(0, Tensor::address),
-            gather: 0,
             out: out.address(),
-            out_scales: 0,
-            column_scales: 0,
             bias,
             row_weights: vector(&options.row_weights).0,
-            status: 0,
-            a_scales_batch_stride: 0,
-            a_scales_row_stride: 0,
-            a_scales_block_stride: 0,
-            b_scales_group_stride: 0,
-            b_scales_row_stride: 0,
-            b_scales_block_stride: 0,
             out_batch_stride,
             out_row_stride,
-            out_scales_row_stride: 0,
-            out_scales_block_stride: 0,
-            column_scales_group_stride: 0,
             bias_group_stride,
             alpha: options.alpha,
-            clamp: 0.0,
-            rows: problem.m as u32,
-            n: problem.n as u32,
-            k: problem.k as u32,
-            groups: problem.groups as u32,
-            mode: problem.mode as u32,
-            out_type: problem.output as u32,
             flags: out.store_flags()
-                | flag(options.accumulate, NG_GEMM_ACCUMULATE)
+                | common.flags
                 | flag(problem.input == Input::F16, NG_GEMM_F16)
                 | flag(a.transposed(), NG_GEMM_A_TRANSPOSED)
                 | flag(b.transposed(), NG_GEMM_B_TRANSPOSED),
-            a_rows: 0,
-            a_data: 0,
-            a_row_stride: 0,
-            gather_multiplier: 0,
-            gather_shift: 0,
-            reserved: [0; 5],
+            ..common
         };
         let mut launch = b.read_by(a.read_by(kernel(&plan, &params)));
         launch = self.groups.iter().fold(launch, KernelLaunch::reads);

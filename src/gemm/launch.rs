@@ -3,7 +3,9 @@
 use super::plan::{Plan, Problem, plan};
 use super::variants::{STAGE_BYTES, Tile};
 use crate::Card;
-use crate::device::abi::{NG_GEMM_PAIRED_STORES, NG_GEMM_WIDE_STORES, NgTensorMap, Parameters};
+use crate::device::abi::{
+    NG_GEMM_ACCUMULATE, NG_GEMM_PAIRED_STORES, NG_GEMM_WIDE_STORES, NgFp8GemmParams, NgTensorMap, Parameters,
+};
 use crate::device::{Device, KernelLaunch, Swizzle, TensorMapSpec};
 use crate::dtype::Element;
 use crate::error::Result;
@@ -36,6 +38,51 @@ pub(super) fn kernel(plan: &Plan, params: &impl Parameters) -> KernelLaunch<'sta
         .block(plan.threads)
         .cluster([plan.cluster, 1, 1])
         .shared(plan.shared_bytes)
+}
+
+/// The parameters that every product has. What only some have is nothing.
+pub(super) fn parameters(problem: &Problem, [a, b]: [NgTensorMap; 2]) -> NgFp8GemmParams {
+    NgFp8GemmParams {
+        a,
+        b,
+        a_scales: 0,
+        b_scales: 0,
+        offsets: 0,
+        gather: 0,
+        out: 0,
+        out_scales: 0,
+        column_scales: 0,
+        bias: 0,
+        row_weights: 0,
+        status: 0,
+        a_scales_batch_stride: 0,
+        a_scales_row_stride: 0,
+        a_scales_block_stride: 0,
+        b_scales_group_stride: 0,
+        b_scales_row_stride: 0,
+        b_scales_block_stride: 0,
+        out_batch_stride: 0,
+        out_row_stride: 0,
+        out_scales_row_stride: 0,
+        out_scales_block_stride: 0,
+        column_scales_group_stride: 0,
+        bias_group_stride: 0,
+        alpha: 1.0,
+        clamp: 0.0,
+        rows: problem.m as u32,
+        n: problem.n as u32,
+        k: problem.k as u32,
+        groups: problem.groups as u32,
+        mode: problem.mode as u32,
+        out_type: problem.output as u32,
+        flags: u32::from(problem.accumulate) * NG_GEMM_ACCUMULATE,
+        a_rows: 0,
+        a_data: 0,
+        a_row_stride: 0,
+        gather_multiplier: 0,
+        gather_shift: 0,
+        reserved: [0; 5],
+    }
 }
 
 pub(super) fn writable<T: Element>(check: Checks, out: &Tensor<T>) -> Result<()> {

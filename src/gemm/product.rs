@@ -1,13 +1,12 @@
 //! An FP8 product of any kind: its checks, its parameters, and its launch.
 
 use super::gather::Gather;
-use super::launch::{extents, kernel, operand, planned};
+use super::launch::{extents, kernel, operand, parameters, planned};
 use super::options::{Options, check_groups, vector};
 use super::output::Out;
 use super::plan::{Input, Mode, Problem};
 use crate::device::abi::{
-    NG_GEMM_A_SCALES_UE8M0, NG_GEMM_ACCUMULATE, NG_GEMM_B_SCALES_UE8M0, NG_GEMM_SCALES_POWER_OF_TWO,
-    NgFp8GemmParams,
+    NG_GEMM_A_SCALES_UE8M0, NG_GEMM_B_SCALES_UE8M0, NG_GEMM_SCALES_POWER_OF_TWO, NgFp8GemmParams,
 };
 use crate::device::{Device, KernelLaunch, Stream};
 use crate::error::Result;
@@ -176,9 +175,9 @@ impl Product {
         let (gather_multiplier, gather_shift) = options.gather.as_ref().map_or((0, 0), Gather::divisor);
         // Checked where it is used, with a list.
         let a_row_stride = a.data.strides()[a.data.rank() - 2] as u32;
+        let common =
+            parameters(&problem, [operand(device, &a.data, a_rows)?, operand(device, &b.data, b_rows)?]);
         let params = NgFp8GemmParams {
-            a: operand(device, &a.data, a_rows)?,
-            b: operand(device, &b.data, b_rows)?,
             a_scales,
             b_scales,
             offsets: self.groups.as_ref().map_or(0, Tensor::address),
@@ -188,7 +187,6 @@ impl Product {
             column_scales,
             bias,
             row_weights: vector(&options.row_weights).0,
-            status: 0,
             a_scales_batch_stride,
             a_scales_row_stride,
             a_scales_block_stride,
@@ -203,14 +201,8 @@ impl Product {
             bias_group_stride,
             alpha: options.alpha,
             clamp: options.clamp.unwrap_or(0.0),
-            rows: problem.m as u32,
-            n: problem.n as u32,
-            k: problem.k as u32,
-            groups: problem.groups as u32,
-            mode: problem.mode as u32,
-            out_type: problem.output as u32,
             flags: out.store_flags()
-                | flag(options.accumulate, NG_GEMM_ACCUMULATE)
+                | common.flags
                 | flag(a.scales.are_codes(), NG_GEMM_A_SCALES_UE8M0)
                 | flag(b.scales.are_codes(), NG_GEMM_B_SCALES_UE8M0)
                 | flag(options.power_of_two, NG_GEMM_SCALES_POWER_OF_TWO),
@@ -219,7 +211,7 @@ impl Product {
             a_row_stride,
             gather_multiplier,
             gather_shift,
-            reserved: [0; 5],
+            ..common
         };
         let mut launch = b.read_by(a.read_by(kernel(&plan, &params)));
         launch = self.groups.iter().fold(launch, KernelLaunch::reads);

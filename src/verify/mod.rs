@@ -54,6 +54,7 @@ pub mod norm;
 pub mod projection;
 pub mod quant;
 pub mod rope;
+mod rounding;
 pub mod routing;
 mod source;
 pub mod surrounded;

@@ -7,15 +7,11 @@
 //! kernel's arithmetic, and is zero for exact products in f32: there a single wrong element always shows.
 
 use super::Source;
+use super::rounding::{BF16 as UNIT_BF16, F16 as UNIT_F16, F32 as UNIT_F32, LEAST_F16};
 use super::tensor_core::{Operand, TensorCore};
 use crate::gemm::reference::{Epilogue, Fp8Product, GradientProduct, Rounding};
 
-const UNIT_F32: f64 = 1.0 / (1u64 << 24) as f64;
 const UNIT_F64: f64 = f64::EPSILON / 2.0;
-const UNIT_BF16: f64 = 1.0 / 256.0;
-const UNIT_F16: f64 = 1.0 / 2048.0;
-/// Half of the smallest positive f16.
-const LEAST_F16: f64 = 1.0 / (1u64 << 25) as f64;
 
 /// How a computed product is projected.
 #[derive(Debug, Clone, Copy)]

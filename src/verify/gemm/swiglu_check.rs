@@ -16,11 +16,11 @@ use crate::gemm::plan::{Input, Output, Problem, plan};
 use crate::gemm::reference::{Activation, Epilogue, Expected, Rounding, fp8_with, swiglu};
 use crate::gemm::{Fp8GemmSwiglu, GroupedFp8GemmSwiglu, MaskedFp8GemmSwiglu, PreparedGemm, Tile};
 use crate::quant::reference as quantization;
+use crate::verify::rounding::F32 as UNIT;
 use std::ops::Range;
 
 /// Columns that share a scale.
 const BLOCK: usize = 128;
-const UNIT: f64 = 1.0 / (1u64 << 24) as f64;
 
 /// A product with SwiGLU to run and compare with its oracles.
 #[derive(Debug, Clone, Copy)]

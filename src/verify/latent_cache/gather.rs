@@ -2,11 +2,12 @@
 
 use super::super::surrounded::{Place, Surrounded, bits, text};
 use super::super::{Case, Evidence, Source, exact};
-use super::{COLUMNS, LAYOUTS, Value, draw_values};
+use super::{COLUMNS, LAYOUTS, draw_values};
 use crate::device::Device;
 use crate::device::abi::{NG_STATUS_BAD_LENGTH, NG_STATUS_BAD_PAGE};
 use crate::dtype::{bf16, f16};
-use crate::mla::{CacheGather, CacheLayout, LatentCache, reference};
+use crate::mla::{CacheGather, CacheLayout, Half, LatentCache, reference};
+use crate::verify::gemm::Checked;
 
 /// One gathering of rows.
 #[derive(Debug, Clone)]
@@ -34,7 +35,7 @@ pub fn check_cache_gather(device: &Device, problem: &GatherProblem) -> Result<Ev
     if problem.f16 { check::<f16>(device, problem) } else { check::<bf16>(device, problem) }
 }
 
-fn check<T: Value>(device: &Device, problem: &GatherProblem) -> Result<Evidence, String> {
+fn check<T: Checked + Half>(device: &Device, problem: &GatherProblem) -> Result<Evidence, String> {
     let mut evidence = Evidence::default();
     let GatherProblem { ref rows, page_tokens, layout, bad, place, seed, .. } = *problem;
     let source = &mut Source::new(seed);
@@ -77,7 +78,9 @@ fn check<T: Value>(device: &Device, problem: &GatherProblem) -> Result<Evidence,
                     row.fill(T::default());
                 } else {
                     let values = reference::cache::decoded(layout, &bytes);
-                    row.iter_mut().zip(values).for_each(|(to, value)| *to = T::narrowed(value as f32));
+                    row.iter_mut()
+                        .zip(values)
+                        .for_each(|(to, value)| *to = T::nearest((value as f32).into()));
                 }
             }
         }
@@ -104,8 +107,8 @@ fn check<T: Value>(device: &Device, problem: &GatherProblem) -> Result<Evidence,
 }
 
 /// Bits in which every NaN is the same, but poison is itself.
-fn canonical<T: Value>(values: &[T]) -> Vec<u32> {
-    let nan = |value: &T| value.widened().is_nan() && value.bits() != T::POISON.bits();
+fn canonical<T: Checked>(values: &[T]) -> Vec<u32> {
+    let nan = |value: &T| value.widen().is_nan() && value.bits() != T::POISON.bits();
     values.iter().zip(bits(values)).map(|(value, bits)| if nan(value) { 0xFFFF } else { bits }).collect()
 }
 

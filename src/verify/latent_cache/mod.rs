@@ -9,7 +9,6 @@ pub use pages::{PagesProblem, check_cache_pages};
 pub use write::{CacheProblem, check_cache_write};
 
 use super::{Case, Source};
-use crate::dtype::{bf16, f16};
 use crate::mla::CacheLayout;
 use crate::tensor::Tensor;
 
@@ -34,30 +33,6 @@ fn draw_values(count: usize, source: &mut Source) -> Vec<f32> {
         }
     }
     values
-}
-
-/// A 16-bit float that checks are made with.
-pub(in crate::verify) trait Value: crate::mla::Half + super::surrounded::Poison {
-    fn narrowed(value: f32) -> Self;
-    fn widened(self) -> f32;
-}
-
-impl Value for bf16 {
-    fn narrowed(value: f32) -> Self {
-        Self::from_f32(value)
-    }
-    fn widened(self) -> f32 {
-        self.to_f32()
-    }
-}
-
-impl Value for f16 {
-    fn narrowed(value: f32) -> Self {
-        Self::from_f32(value)
-    }
-    fn widened(self) -> f32 {
-        self.to_f32()
-    }
 }
 
 /// Bytes that no write makes of what tests write: NaN in every type, and not the usual one.

@@ -3,11 +3,12 @@
 use super::super::rope::{draw_positions, known, parameters, rotation};
 use super::super::surrounded::{Place, Surrounded, text};
 use super::super::{Case, Evidence, Source, exact};
-use super::{COLUMNS, LATENT, LAYOUTS, Value, draw_values, fill};
+use super::{COLUMNS, LATENT, LAYOUTS, draw_values, fill};
 use crate::device::Device;
 use crate::device::abi::{NG_STATUS_BAD_POSITION, NG_STATUS_BAD_SLOT};
 use crate::dtype::{E4m3, bf16, f16, nearest_bf16};
-use crate::mla::{CacheLayout, CacheWrite, LatentCache, RopeTables, reference};
+use crate::mla::{CacheLayout, CacheWrite, Half, LatentCache, RopeTables, reference};
+use crate::verify::gemm::Checked;
 
 /// Rotary columns.
 const ROPE: usize = COLUMNS - LATENT;
@@ -38,14 +39,16 @@ pub fn check_cache_write(device: &Device, problem: &CacheProblem) -> Result<Evid
     if problem.f16 { check::<f16>(device, problem) } else { check::<bf16>(device, problem) }
 }
 
-fn check<T: Value>(device: &Device, problem: &CacheProblem) -> Result<Evidence, String> {
+fn check<T: Checked + Half>(device: &Device, problem: &CacheProblem) -> Result<Evidence, String> {
     let mut evidence = Evidence::default();
     let CacheProblem { tokens, pages, page_tokens, layout, bad, place, seed, .. } = *problem;
     let mut source = Source::new(seed);
     let parameters = parameters(true);
     let tables = RopeTables::new(device, &parameters).map_err(text)?;
-    let latent: Vec<T> = draw_values(tokens * LATENT, &mut source).into_iter().map(T::narrowed).collect();
-    let key: Vec<T> = source.normals(tokens * ROPE, 1.0).into_iter().map(T::narrowed).collect();
+    let latent: Vec<T> =
+        draw_values(tokens * LATENT, &mut source).into_iter().map(|value| T::nearest(value.into())).collect();
+    let key: Vec<T> =
+        source.normals(tokens * ROPE, 1.0).into_iter().map(|value| T::nearest(value.into())).collect();
     let positions = draw_positions(tokens, bad, &mut source);
     let rows = pages * page_tokens;
     let order = source.permutation(rows);
@@ -89,7 +92,7 @@ fn check<T: Value>(device: &Device, problem: &CacheProblem) -> Result<Evidence, 
             continue;
         }
         let written = &mut got[margin + slot as usize * layout.token_bytes()..][..layout.token_bytes()];
-        let mut values: Vec<f32> = latent[token * LATENT..][..LATENT].iter().map(|x| x.widened()).collect();
+        let mut values: Vec<f32> = latent[token * LATENT..][..LATENT].iter().map(|x| x.widen()).collect();
         values.resize(COLUMNS, 0.0);
         let want = reference::cache::encoded(layout, &values);
         let rotary = written.len() - if layout.token_bytes() == COLUMNS { ROPE } else { 2 * ROPE };
@@ -98,7 +101,7 @@ fn check<T: Value>(device: &Device, problem: &CacheProblem) -> Result<Evidence, 
             &canonical(layout, &written[..rotary]),
             &canonical(layout, &want[..rotary]),
         )?;
-        let key: Vec<f64> = key[token * ROPE..][..ROPE].iter().map(|x| f64::from(x.widened())).collect();
+        let key: Vec<f64> = key[token * ROPE..][..ROPE].iter().map(|x| f64::from(x.widen())).collect();
         let (want, error) = rotation(&key, position, &parameters);
         rotated(&mut evidence, token, layout, &written[rotary..], &want, &error)?;
         written.fill(0xFD);

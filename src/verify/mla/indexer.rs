@@ -9,6 +9,7 @@ use crate::dtype::E4m3;
 use crate::fp8::Fp8Rows;
 use crate::mla::reference::indexer::logit;
 use crate::mla::{IndexerLogits, IndexerPages, PagedIndexerLogits};
+use crate::verify::rounding;
 use std::ops::Range;
 
 const WIDTH: usize = 128;
@@ -329,7 +330,6 @@ impl IndexerCheck {
 /// additions, the scale).
 fn error(q: &[f64], k: &[f64], weights: &[f64], scale: f64) -> f64 {
     const CUT: f64 = 1.0 / (1 << 13) as f64;
-    const ROUND: f64 = 1.0 / (1 << 24) as f64;
     let mut total = 0.0;
     for (q, weight) in q.chunks(WIDTH).zip(weights) {
         let (mut sum, mut error) = (0f64, 0f64);
@@ -340,7 +340,7 @@ fn error(q: &[f64], k: &[f64], weights: &[f64], scale: f64) -> f64 {
             sum += products().sum::<f64>();
             error += CUT * (sum.abs() + error);
         }
-        total += weight.abs() * (error + 12.0 * ROUND * (sum.max(0.0) + error));
+        total += weight.abs() * (error + 12.0 * rounding::F32 * (sum.max(0.0) + error));
     }
     // What is left of products of roundings, and subnormal results.
     scale.abs() * total * 1.001 + f64::from(f32::MIN_POSITIVE)

@@ -6,6 +6,7 @@ use crate::dtype::{DType, bf16};
 use crate::mla::reference::decode::{Answer, Decode};
 use crate::mla::{Attention, CacheLayout, Half, LatentCache};
 use crate::verify::gemm::Checked;
+use crate::verify::rounding::{self, F32 as U, TENSOR as STEP};
 use crate::verify::surrounded::{Place, Surrounded, text};
 use crate::verify::{Evidence, Source};
 
@@ -267,13 +268,9 @@ impl<T: Checked + Half> AttentionInputs<T> {
 
     /// [`bounds`](Self::bounds) of one row, all of whose sums are rescaled in so many steps.
     fn row_bounds(&self, query: &[f64], keys: &[&[f64]], sink: Option<f64>, steps: f64) -> (Vec<f64>, f64) {
-        const STEP: f64 = 17.0 / (1 << 25) as f64 + 1.0 / (1 << 23) as f64;
-        const U: f64 = 1.0 / (1 << 24) as f64;
-        // The answer's rounding, the least that one can lose, and what a weight loses below the least normal number.
-        let (unit, least, lost) = match T::DTYPE {
-            DType::F16 => (2f64.powi(-11), 2f64.powi(-25), 2f64.powi(-25)),
-            _ => (2f64.powi(-8), 0.0, f64::from(f32::MIN_POSITIVE)),
-        };
+        let (unit, least) = rounding::of::<T>();
+        // What a weight loses below the least normal number.
+        let lost = least.max(f64::from(f32::MIN_POSITIVE));
         let products = |key: &&[f64]| -> Vec<f64> { query.iter().zip(*key).map(|(q, k)| q * k).collect() };
         let products: Vec<Vec<f64>> = keys.iter().map(products).collect();
         let scale = self.shape.scale;

@@ -4,6 +4,7 @@ use crate::device::Device;
 use crate::mla::reference::merge::{Parts, merge};
 use crate::mla::{Float, Merge};
 use crate::verify::gemm::Checked;
+use crate::verify::rounding::{self, F32 as U};
 use crate::verify::surrounded::{Place, Surrounded, text};
 use crate::verify::{Evidence, Source};
 
@@ -20,15 +21,6 @@ pub struct MergeCheck {
     pub place: Place,
     /// The inputs' seed.
     pub seed: u64,
-}
-
-/// The largest relative rounding of a type, and half of its smallest spacing.
-fn steps<O: Checked>() -> (f64, f64) {
-    match size_of::<O>() {
-        4 => (2f64.powi(-24), 0.0),
-        _ if O::nearest(65536.0).widen().is_finite() => (2f64.powi(-8), 0.0),
-        _ => (2f64.powi(-11), 2f64.powi(-25)),
-    }
 }
 
 impl MergeCheck {
@@ -117,10 +109,9 @@ impl MergeCheck {
         sinks: Option<&[f64]>,
         total: &[f64],
     ) -> (Vec<f64>, Vec<f64>) {
-        const U: f64 = 1.0 / (1 << 24) as f64;
         let weight_error = |difference: f64| 3.0 * U * difference.abs() + 4.0 * U;
         let Parts { parts, tokens, heads, columns } = self.shape;
-        let (unit, least) = steps::<O>();
+        let (unit, least) = rounding::of::<O>();
         let mut bound = vec![0.0; tokens * heads * columns];
         let mut lse_bound = vec![0.0; heads * tokens];
         for token in 0..tokens {

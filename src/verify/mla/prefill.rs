@@ -4,6 +4,7 @@ use crate::device::{Device, Status};
 use crate::mla::reference::prefill::{self, PrefillShape};
 use crate::mla::{Half, Prefill};
 use crate::verify::gemm::Checked;
+use crate::verify::rounding::{self, F32 as U32, TENSOR as STEP};
 use crate::verify::surrounded::{Place, Poison, Surrounded, text};
 use crate::verify::{Evidence, Source};
 
@@ -240,10 +241,7 @@ impl<T: Checked + Half> PrefillInputs<T> {
     ///   their f32 sum, which divides, adds 16 a tile in each of two chains, and then over chains, tiles and threads.
     /// - A sink adds a weight of the same kind. The quotient rounds twice in f32 and once to the output's type.
     fn bounds(&self, lse: &[Option<f64>]) -> (Vec<f64>, Vec<f64>) {
-        const STEP: f64 = 17.0 / (1 << 25) as f64 + 1.0 / (1 << 23) as f64;
-        const U32: f64 = 1.0 / (1 << 24) as f64;
-        // Rounding to the 16-bit type, and half of its smallest spacing.
-        let (u16, least) = if T::IS_F16 { (2f64.powi(-11), 2f64.powi(-25)) } else { (2f64.powi(-8), 0.0) };
+        let (u16, least) = rounding::of::<T>();
         let PrefillShape { queries, keys, heads, key_heads, width, .. } = self.shape;
         let scale = f64::from(self.scale);
         let (query, key, value) = (Self::wide(&self.query), Self::wide(&self.key), Self::wide(&self.value));

@@ -9,6 +9,7 @@ use crate::error::Result;
 use crate::mla::reference::cache::{decoded, encoded};
 use crate::mla::reference::sparse::{self as reference, Answer, Problem};
 use crate::mla::{CacheLayout, LatentCache, SparseAttention};
+use crate::verify::rounding::{BF16 as U16, F32 as U32, TENSOR as STEP};
 
 /// Sizes of a sparse attention.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -219,9 +220,6 @@ impl SparseInputs {
     ///   f32 sum, which divides, adds sixteen a block in each thread, and then over threads.
     /// - A sink's weight has the same errors, with the sink's own product. The quotient rounds twice in f32 and once to bf16.
     pub fn bounds(&self, splits: usize) -> Answer {
-        const STEP: f64 = 17.0 / (1 << 25) as f64 + 1.0 / (1 << 23) as f64;
-        const U32: f64 = 1.0 / (1 << 24) as f64;
-        const U16: f64 = 1.0 / 256.0;
         let values = self.values();
         let problem = self.problem(&values);
         let rows = problem.tokens * problem.heads;

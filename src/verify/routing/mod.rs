@@ -11,5 +11,4 @@ pub use experts::{CombineProblem, SwigluProblem, check_combine, check_swiglu};
 pub use permutation::{check_gather, check_permute, check_round_trip, draw_ids};
 pub use router::{K2, RouterProblem, Scores, V3, check_router};
 
-/// The unit roundoff of f32.
-const UNIT: f64 = 1.0 / (1 << 24) as f64;
+use super::rounding::F32 as UNIT;
