@@ -110,6 +110,7 @@ impl<'a> SparseAttention<'a> {
     }
 
     /// Also writes the natural logarithm of each row's sum of exponentials, f32 `[T, H]`.
+    /// Tokens here belong to no sequence, so it lies as `q` does; [`Attention`](super::Attention::lse) puts heads first.
     pub fn lse(mut self, lse: &'a Tensor<f32>) -> Self {
         self.lse = Some(lse);
         self
