@@ -460,6 +460,22 @@ struct NgIndexerLogitsParams {
 };
 static_assert(sizeof(NgIndexerLogitsParams) == 512 && __builtin_offsetof(NgIndexerLogitsParams, batch) == 464, "NgIndexerLogitsParams");
 
+// New keys of 128 columns into the cache that the indexer reads. Keys in one row are a single page.
+struct NgIndexerWriteParams {
+    uint64_t keys;    // bf16 or f16 [tokens, 128]
+    uint64_t slots;   // i32 [tokens]
+    uint64_t data;    // e4m3 [cache_pages, page_tokens, 128]
+    uint64_t scales;  // f32 [cache_pages, page_tokens]
+    uint64_t status;
+    uint64_t key_row_stride, data_page_stride, data_row_stride, scale_page_stride, scale_row_stride;
+    uint32_t tokens, page_tokens;
+    uint32_t cache_rows;  // of all pages
+    uint32_t power_of_two;
+    uint32_t vectorised;
+    uint32_t input_f16;  // not bf16
+};
+static_assert(sizeof(NgIndexerWriteParams) == 104 && __builtin_offsetof(NgIndexerWriteParams, tokens) == 80, "NgIndexerWriteParams");
+
 // Dynamic shared memory of the sparse attention.
 #define NG_MLA_SPARSE_SHARED_BYTES 223360
 

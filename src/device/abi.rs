@@ -974,6 +974,46 @@ parameters!(NgMergeParams, 152, {
     vectorised: 148,
 });
 
+/// Parameters of `indexer_write_half`.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub(crate) struct NgIndexerWriteParams {
+    pub(crate) keys: u64,
+    pub(crate) slots: u64,
+    pub(crate) data: u64,
+    pub(crate) scales: u64,
+    pub(crate) status: u64,
+    pub(crate) key_row_stride: u64,
+    pub(crate) data_page_stride: u64,
+    pub(crate) data_row_stride: u64,
+    pub(crate) scale_page_stride: u64,
+    pub(crate) scale_row_stride: u64,
+    pub(crate) tokens: u32,
+    pub(crate) page_tokens: u32,
+    pub(crate) cache_rows: u32,
+    pub(crate) power_of_two: u32,
+    pub(crate) vectorised: u32,
+    pub(crate) input_f16: u32,
+}
+parameters!(NgIndexerWriteParams, 104, {
+    keys: 0,
+    slots: 8,
+    data: 16,
+    scales: 24,
+    status: 32,
+    key_row_stride: 40,
+    data_page_stride: 48,
+    data_row_stride: 56,
+    scale_page_stride: 64,
+    scale_row_stride: 72,
+    tokens: 80,
+    page_tokens: 84,
+    cache_rows: 88,
+    power_of_two: 92,
+    vectorised: 96,
+    input_f16: 100,
+});
+
 /// Parameters of the kernels `indexer_logits…`.
 #[repr(C)]
 #[derive(Clone, Copy)]

@@ -186,6 +186,7 @@ pub fn cases() -> Vec<Case> {
         latent_cache::cases,
         mla::cases,
         mla::indexer::cases,
+        mla::indexer_write::cases,
         mla::top_k::cases,
     ];
     families.iter().flat_map(|cases| cases()).collect()

@@ -1,10 +1,11 @@
 //! The lightning indexer.
 
 use crate::common::{config, device, device_under};
-use narrowgauge::mla::{IndexerLogits, IndexerPages, PagedIndexerLogits, TopK};
+use narrowgauge::mla::{IndexerLogits, IndexerPages, IndexerWrite, PagedIndexerLogits, TopK};
 use narrowgauge::verify::mla::indexer::{IndexerCheck, Operands};
+use narrowgauge::verify::mla::indexer_write::IndexerWriteCheck;
 use narrowgauge::verify::{self, Source, under_every_schedule};
-use narrowgauge::{E4m3, Error, Fp8Rows, Result, Tensor};
+use narrowgauge::{Device, E4m3, Error, Fp8Rows, Result, Tensor, bf16};
 use proptest::prelude::*;
 
 /// Heads, tokens and keys about what fills a tile, in one row and in pages of every size.
@@ -168,4 +169,57 @@ fn bad_arguments_are_named() {
     assert_eq!(decode(&keys, &table, &lengths, &floats(&[3, 100])), "out");
     let pages = IndexerPages::new(&keys, &table, &lengths);
     PagedIndexerLogits::new(&q, pages, &weights, &out).launch(&stream).unwrap();
+}
+
+/// Keys that the writer left are those that the logits are of: in pages of every size, beside scales of their own or with them.
+#[test]
+#[cfg_attr(not(ng_kernels), ignore = "needs compiled kernels: run cargo xtask setup")]
+fn keys_are_written_to_any_pages() {
+    let device = device();
+    for (page_tokens, together, f16) in [
+        (0, false, false),
+        (1, true, false),
+        (5, true, true),
+        (32, false, true),
+        (64, true, false),
+        (128, false, true),
+    ] {
+        for (power_of_two, bad) in [(false, true), (true, false)] {
+            let check = IndexerWriteCheck {
+                page_tokens,
+                together,
+                power_of_two,
+                f16,
+                bad,
+                ..IndexerWriteCheck::paged(37, 9)
+            };
+            under_every_schedule(&device, |device| check.check(device, 7)).unwrap();
+        }
+    }
+}
+
+#[test]
+fn bad_arguments_of_writes_are_named() {
+    let device = device();
+    let stream = device.stream();
+    let wrong = |keys: &Tensor<bf16>, slots: &Tensor<i32>, cache: &Fp8Rows| match IndexerWrite::new(
+        keys, slots, cache,
+    )
+    .launch(&stream)
+    {
+        Err(Error::Argument { operation: "IndexerWrite", argument, .. }) => argument,
+        other => panic!("{other:?}"),
+    };
+    let (keys, slots) = (device.zeros(&[4, 128]).unwrap(), device.zeros(&[4]).unwrap());
+    let cache = |columns: usize| {
+        let data = device.zeros(&[2, 64, columns]).unwrap();
+        Fp8Rows::per_row(data, device.zeros(&[2, 64]).unwrap()).unwrap()
+    };
+    assert_eq!(wrong(&keys.slice(1, 0..64).unwrap(), &slots, &cache(128)), "keys");
+    assert_eq!(wrong(&keys, &slots.slice(0, 1..4).unwrap(), &cache(128)), "slots");
+    assert_eq!(wrong(&keys, &slots, &cache(64)), "cache");
+    let one = Fp8Rows::per_tensor(device.zeros(&[2, 64, 128]).unwrap(), device.zeros(&[1]).unwrap()).unwrap();
+    assert_eq!(wrong(&keys, &slots, &one), "cache.scales");
+    let elsewhere = Device::simulated(narrowgauge::Card::H20).unwrap();
+    assert_eq!(wrong(&keys, &elsewhere.zeros(&[4]).unwrap(), &cache(128)), "slots");
 }

@@ -1,7 +1,7 @@
 //! The lightning indexer and the selection after it.
 
-use super::{Case, Operands, Prepared, drawn, fp8s, i32s, product};
-use narrowgauge::mla::{IndexerLogits, IndexerPages, PagedIndexerLogits, TopK};
+use super::{Case, Operands, Prepared, bf16s, drawn, fp8s, i32s, product};
+use narrowgauge::mla::{IndexerLogits, IndexerPages, IndexerWrite, PagedIndexerLogits, TopK};
 use narrowgauge::verify::Source;
 use narrowgauge::{Device, Fp8Rows, Result, Tensor};
 
@@ -67,6 +67,29 @@ pub fn decode(sequences: usize, tokens: usize, heads: usize, length: usize) -> C
                 let pages = IndexerPages::new(&keys, &table, &lengths);
                 PagedIndexerLogits::new(&q, pages, &weights, &out).launch(stream)
             });
+            Ok(Prepared { launch, operands })
+        }),
+    }
+}
+
+/// New keys into pages.
+pub fn write(tokens: usize) -> Case {
+    Case {
+        name: format!("indexer_write/{tokens}"),
+        flops: 0.0,
+        fp8: false,
+        prepare: Box::new(move |device| {
+            let new = bf16s(device, &[tokens, WIDTH], 44)?;
+            let slots = device.tensor(&[tokens], &i32s((0..tokens).rev()))?;
+            let cache = keys(device, &[tokens.div_ceil(PAGE), PAGE, WIDTH])?;
+            let operands = Operands::default()
+                .input("keys", &new)
+                .input("slots", &slots)
+                .output("cache", cache.data())
+                .of_which(tokens * WIDTH)
+                .output("cache_scales", cache.scales())
+                .of_which(tokens);
+            let launch = Box::new(move |stream: &_| IndexerWrite::new(&new, &slots, &cache).launch(stream));
             Ok(Prepared { launch, operands })
         }),
     }

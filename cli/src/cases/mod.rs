@@ -279,6 +279,12 @@ pub const OPERATIONS: &[Operation] = &[
         case: |e| indexer::decode(e[0], e[1], e[2], e[3]),
     },
     Operation {
+        name: "indexer_write",
+        what: "m new keys of the lightning indexer into its cache",
+        extents: &[("m", 64)],
+        case: |e| indexer::write(e[0]),
+    },
+    Operation {
         name: "top_k",
         what: "the k largest of n scores",
         extents: &[("m", 4), ("n", 8192), ("k", 512)],
@@ -373,6 +379,7 @@ pub fn all(simulated: bool) -> Vec<Case> {
     // DeepSeek-V3.2's: 64 heads, the 2048 best.
     let (queries, length) = if simulated { (8, 1024) } else { (4096, 65_536) };
     cases.push(indexer::logits(queries, 64, length));
+    cases.push(indexer::write(queries));
     cases.extend([1, 2].map(|tokens| indexer::decode(sequences, tokens, 64, length)));
     cases.extend(
         [sequences, queries.min(1024)].map(|rows| indexer::top_k(rows, 2 * length, length.min(2048))),

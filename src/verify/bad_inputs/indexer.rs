@@ -2,10 +2,12 @@
 
 use super::lab::{Lab, is};
 use super::{Row, row};
+use crate::dtype::bf16;
 use crate::fp8::Fp8Rows;
-use crate::mla::{IndexerLogits, IndexerPages, PagedIndexerLogits, TopK};
+use crate::mla::{IndexerLogits, IndexerPages, IndexerWrite, PagedIndexerLogits, TopK};
 use crate::verify::exact;
 use crate::verify::mla::indexer::IndexerCheck;
+use crate::verify::mla::indexer_write::IndexerWriteCheck;
 use crate::verify::mla::top_k::{Scores, TopKCheck};
 
 type Done = Result<(), String>;
@@ -24,6 +26,10 @@ fn top_k(lab: &Lab<'_>, check: TopKCheck) -> Done {
     check.check(lab.device, 8).map(drop)
 }
 
+fn written(lab: &Lab<'_>, check: IndexerWriteCheck) -> Done {
+    check.check(lab.device, 8).map(drop)
+}
+
 fn nothing(lab: &Lab<'_>, [tokens, columns]: [usize; 2]) -> Done {
     let (q, weights) = (lab.codes(&[tokens, 4, 128]), lab.floats(&[tokens, 4]));
     let keys = keys(lab, &[columns, 128]);
@@ -36,6 +42,7 @@ pub(super) fn rows() -> Vec<Row> {
     vec![
         row!(1, "M = 0", [
             NoOp "IndexerLogits" |lab| nothing(lab, [0, 9]),
+            NoOp "IndexerWrite" |lab| written(lab, IndexerWriteCheck::paged(0, 1)),
             NoOp "TopK" |lab| lab.does_nothing::<i32>(&[0, 4], |out, stream| {
                 TopK::new(&lab.floats(&[0, 9]), out).launch(stream)
             }),
@@ -64,7 +71,16 @@ pub(super) fn rows() -> Vec<Row> {
                 prefill(lab, IndexerCheck { nan: true, ..IndexerCheck::decode(2, 2, 32, 200) })
             },
         ]),
+        row!(19, "NaN, infinities and all zeros to be quantised", [
+            Propagated "IndexerWrite" |lab| written(lab, IndexerWriteCheck::paged(40, 1)),
+        ]),
         row!(21, "an output that overlaps an input", [
+            Error "IndexerWrite" |lab| {
+                let (cache, slots) = (keys(lab, &[1, 64, 128]), lab.integers(&[2]));
+                let inside = cache.data().reinterpreted::<bf16>().select(0, 0).and_then(|page| page.slice(0, 0..2));
+                let inside = inside.and_then(|keys| keys.as_strided(0, &[2, 128], &[128, 1])).map_err(|e| e.to_string())?;
+                lab.refused("cache", IndexerWrite::new(&inside, &slots, &cache).launch(&lab.stream))
+            },
             Error "IndexerLogits" |lab| {
                 let both = lab.floats(&[4, 4]);
                 let q = lab.codes(&[4, 4, 128]);
@@ -87,6 +103,11 @@ pub(super) fn rows() -> Vec<Row> {
         ]),
         row!(33, "equal logits", [
             Works "TopK" |lab| top_k(lab, TopKCheck::plain(2, 5000, 600, Scores::Ties)),
+        ]),
+        row!(35, "ids outside what there is", [
+            Masked "IndexerWrite, slots" |lab| {
+                written(lab, IndexerWriteCheck { bad: true, page_tokens: 32, ..IndexerWriteCheck::paged(40, 3) })
+            },
         ]),
         row!(42, "no sequences", [
             NoOp "PagedIndexerLogits" |lab| {

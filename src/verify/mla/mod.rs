@@ -8,6 +8,7 @@ mod decode;
 mod exact;
 mod fp8_cache;
 pub mod indexer;
+pub mod indexer_write;
 mod inputs;
 mod merge;
 mod pages;
