@@ -55,8 +55,8 @@ impl IndexerWriteCheck {
     /// The first difference, in words.
     pub fn check(&self, device: &Device, seed: u64) -> Result<Evidence, String> {
         match self.f16 {
-            true => self.of::<f16>(device, seed, |x| f16::from_f32(x), |x| x.to_f64()),
-            false => self.of::<bf16>(device, seed, |x| bf16::from_f32(x), |x| x.to_f64()),
+            true => self.of::<f16>(device, seed, f16::from_f32, f16::to_f64),
+            false => self.of::<bf16>(device, seed, bf16::from_f32, bf16::to_f64),
         }
     }
 
