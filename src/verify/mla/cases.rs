@@ -209,6 +209,9 @@ pub(in crate::verify) fn cases() -> Vec<Case> {
         case!("decode of a schedule, 128 heads", |device, seed| {
             decode(&[700, 3, 260], &[1, 1, 1], 128, Pieces::Scheduled, seed).check::<bf16>(device)
         }),
+        case!("decode of a schedule in f16, 128 heads", |device, seed| {
+            decode(&[200, 70], &[1, 1], 128, Pieces::Scheduled, seed).check::<f16>(device)
+        }),
         case!("decode in f16, ragged, sinks, pages of 16", |device, seed| {
             DecodeCheck {
                 ragged: true,

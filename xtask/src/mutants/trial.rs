@@ -92,13 +92,13 @@ impl Trial {
         }
         images::write(&self.folder, &BTreeMap::new())?;
         let begun = Instant::now();
-        let generous = Limit { processor: Duration::from_secs(600), wall: Duration::from_secs(1800) };
+        let generous = Limit { processor: Duration::from_secs(1800), wall: Duration::from_secs(3600) };
         let sound = self.suite.run(test, &self.folder, self.seed, generous)?;
         self.sound += begun.elapsed();
         match sound {
             (Answer::Passed, taken) => {
                 let processor = taken * 4 + Duration::from_secs(10);
-                let limit = Limit { processor, wall: Duration::from_secs(600) };
+                let limit = Limit { processor, wall: processor.max(Duration::from_secs(600)) * 2 };
                 self.limits.insert(test, limit);
                 Ok(limit)
             }
