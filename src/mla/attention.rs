@@ -54,7 +54,8 @@ enum Pieces {
 ///
 /// The same input gives the same bits. With a [`workspace`](Self::workspace) the device cuts the work by the lengths of the
 /// whole batch; with [`piece_tokens`](Self::piece_tokens), [`splits`](Self::splits), or without a workspace, a sequence's
-/// bits do not depend on the rest of the batch (with `splits` they do on the `most` of [`ragged`](Self::ragged) queries).
+/// bits do not depend on the rest of the batch. Of [`ragged`](Self::ragged) queries without `piece_tokens` they do depend on
+/// `most`: `H · most` of at most 32 rows are not padded to 64, and `splits` cuts by what the last of the rows sees.
 #[derive(Debug, Clone, Copy)]
 #[must_use = "nothing runs until launch"]
 #[non_exhaustive]
@@ -190,6 +191,13 @@ impl<'a, T: Half> Attention<'a, T> {
         Problem { batch: self.lengths.len(), tokens, heads: dim(2), capacity }
     }
 
+    /// Rows of the products that are not padded to 64, if any. Their sums are added in another order. So the bits of a ragged
+    /// sequence would depend on the most query tokens of any, which a fixed cut rules out.
+    fn few_rows(&self, problem: &Problem) -> Option<usize> {
+        let fixed = matches!(self.pieces, Pieces::Fixed(_)) && self.ragged.is_some();
+        if fixed || self.cache.layout().is_fp8() { None } else { problem.few_rows() }
+    }
+
     fn wanted_cut(&self, problem: &Problem) -> Cut {
         match self.pieces {
             Pieces::Scheduled => problem.scheduled(self.q.device().card()),
@@ -321,7 +329,8 @@ impl<'a, T: Half> Attention<'a, T> {
         if batch == 0 || tokens == 0 || heads == 0 || q.dim(0) == 0 {
             return Ok(None);
         }
-        Ok(Some(Checked { problem, cut, blocks, query, output, scale, value_scale }))
+        let few = self.few_rows(&problem);
+        Ok(Some(Checked { problem, cut, blocks, query, output, scale, value_scale, few }))
     }
 
     fn check_workspace(&self, bytes: usize, device: &Device) -> Result<()> {

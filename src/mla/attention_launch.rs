@@ -16,6 +16,16 @@ const THREADS: u32 = 384;
 const SHARED_BYTES: u32 = 222_816;
 /// With the scales of FP8 tokens.
 const FP8_SHARED_BYTES: u32 = 224_864;
+/// Of rows that are few, by their number.
+const fn few_shared_bytes(rows: usize) -> u32 {
+    match rows {
+        8 => 208_312,
+        16 => 219_768,
+        24 => 231_224,
+        _ => 218_080,
+    }
+}
+
 /// Columns of a tile in shared memory, of which a token has nine.
 const TILE_COLUMNS: usize = 64;
 
@@ -34,6 +44,8 @@ pub(super) struct Checked {
     /// Of raw scores, the scale of a flat cache included.
     pub(super) scale: f32,
     pub(super) value_scale: f32,
+    /// Rows of the products, where they are few.
+    pub(super) few: Option<usize>,
 }
 
 /// Where partial results and the schedule are.
@@ -156,7 +168,7 @@ impl Checked {
             dtype: T::DTYPE,
             extents: &[WIDTH as u64, rows as u64, sequences as u64],
             strides: &[self.query.row as u64 * element, self.query.batch as u64 * element],
-            tile: &[TILE_COLUMNS as u32, ROW_TILE as u32, 1],
+            tile: &[TILE_COLUMNS as u32, self.few.unwrap_or(ROW_TILE) as u32, 1],
             swizzle: Swizzle::B128,
         })?;
         let narrow = cache.layout().is_fp8();
@@ -196,17 +208,19 @@ impl Checked {
             scale: self.scale,
             scale_log2: self.scale * std::f32::consts::LOG2_E,
         };
-        let (kind, together) = match (narrow, cluster) {
-            (true, _) => ("fp8_", ""),
-            (false, 2) => ("", "_c2"),
-            (false, _) => ("", ""),
+        let (entry, shared) = match (narrow, cluster, self.few) {
+            (false, _, Some(rows)) => {
+                (format!("mla_attention_few_{}_{rows}", T::SUFFIX), few_shared_bytes(rows))
+            }
+            (true, ..) => (format!("mla_attention_fp8_{}", T::SUFFIX), FP8_SHARED_BYTES),
+            (false, 2, _) => (format!("mla_attention_{}_c2", T::SUFFIX), SHARED_BYTES),
+            (false, ..) => (format!("mla_attention_{}", T::SUFFIX), SHARED_BYTES),
         };
-        let entry = format!("mla_attention_{kind}{}{together}", T::SUFFIX);
         KernelLaunch::new(&entry, &parameters)
             .grid([self.blocks, 1, 1])
             .cluster([if narrow { 1 } else { cluster as u32 }, 1, 1])
             .block(THREADS)
-            .shared(if narrow { FP8_SHARED_BYTES } else { SHARED_BYTES })
+            .shared(shared)
             .reads(op.q)
             .reads(cache.memory())
             .reads(op.page_table)

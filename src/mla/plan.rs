@@ -7,6 +7,8 @@ use crate::card::Card;
 pub const BLOCK: usize = 64;
 /// Query rows (token × head) of one block of threads.
 pub const ROW_TILE: usize = 64;
+/// The most rows of a sequence that are not padded to [`ROW_TILE`]: tokens take the 64-row side of the products instead.
+pub const FEW_ROWS: usize = 32;
 /// The largest number of splits.
 pub const MAX_SPLITS: usize = 128;
 /// Fewer blocks than this are never worth two pieces.
@@ -52,6 +54,12 @@ impl Problem {
     /// Tiles of 64 rows of a sequence.
     fn tiles(&self) -> usize {
         self.tokens.saturating_mul(self.heads).div_ceil(ROW_TILE)
+    }
+
+    /// Rows that the products are made for where a sequence has at most [`FEW_ROWS`]: a multiple of 8.
+    pub fn few_rows(&self) -> Option<usize> {
+        let rows = self.tokens.saturating_mul(self.heads);
+        (1..=FEW_ROWS).contains(&rows).then(|| rows.next_multiple_of(8))
     }
 
     /// Blocks of threads that share the tokens they load: 2 where tiles come in pairs.
@@ -148,6 +156,13 @@ mod tests {
         let cluster = |tokens, heads| problem(1, tokens, heads, 4096).cluster();
         assert_eq!([cluster(1, 128), cluster(2, 64), cluster(1, 65), cluster(2, 128)], [2; 4]);
         assert_eq!([cluster(1, 64), cluster(1, 16), cluster(3, 64), cluster(0, 64)], [1; 4]);
+    }
+
+    #[test]
+    fn few_rows_are_rounded_up_to_eight() {
+        let rows = |tokens, heads| problem(3, tokens, heads, 4096).few_rows();
+        assert_eq!([rows(1, 1), rows(1, 16), rows(3, 6), rows(2, 16)], [8, 16, 24, 32].map(Some));
+        assert_eq!([rows(1, 33), rows(2, 17), rows(0, 16), rows(1, 0)], [None; 4]);
     }
 
     #[test]

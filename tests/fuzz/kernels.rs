@@ -17,7 +17,7 @@ type Check = fn(&Device) -> Result<(), String>;
 const KERNELS: [(&str, Check); 5] = [
     ("gemm_fp8_64x64", product),
     ("mla_attention_bf16", |device| {
-        AttentionInputs::normal(&mut Source::new(3), &[70], 1, 4).check(device, None).map(drop)
+        AttentionInputs::normal(&mut Source::new(3), &[70], 1, 40).check(device, None).map(drop)
     }),
     ("router_f32", |device| quick(device, "routing", "router")),
     ("permute_small_i32", |device| quick(device, "routing", "permut")),

@@ -5,6 +5,7 @@ mod cache;
 #[path = "../common/mod.rs"]
 mod common;
 mod decode;
+mod few;
 mod indexer;
 mod merge;
 mod prefill;

@@ -64,7 +64,7 @@ fn fp8(device: &Device, form: Form) -> Result<(), String> {
 
 /// Three pages, the last one partly filled, several query tokens.
 fn attention(device: &Device) -> Result<(), String> {
-    AttentionInputs::normal(&mut Source::new(3), &[150, 64], 3, 4).check(device, None).map(drop)
+    AttentionInputs::normal(&mut Source::new(3), &[150, 64], 3, 12).check(device, None).map(drop)
 }
 
 fn gather(device: &Device) -> Result<(), String> {

@@ -176,11 +176,13 @@ fn a_schedule_reads_each_page_once() {
     let [attention, combine, schedule] = &launched[..] else { panic!("three kernels") };
     assert_eq!(
         [&schedule.kernel, &attention.kernel, &combine.kernel],
-        ["mla_schedule_i32", "mla_attention_bf16", "mla_combine_bf16"]
+        ["mla_schedule_i32", "mla_attention_few_bf16_16", "mla_combine_bf16"]
     );
     let tokens =
         attention.profile.lines.iter().filter(|line| line.opcode.starts_with("cp.async.bulk.tensor.4d"));
     assert_eq!(tokens.map(|line| line.global_bytes).sum::<u64>(), (BLOCKS * TILE) as u64);
+    let macs = 16 * 64 * BLOCKS * (LATENT + ROPE + LATENT);
+    assert_eq!((attention.counters.tensor_macs, attention.counters.bank_conflicts), (macs as u64, 0));
 }
 
 /// Of each part its values once; every piece of 16 bytes looks at its row's logarithms twice, for their maximum and for the

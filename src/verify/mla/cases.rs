@@ -221,6 +221,15 @@ pub(in crate::verify) fn cases() -> Vec<Case> {
             }
             .check::<f16>(device)
         }),
+        case!("decode of 8, 16, 24 and 32 rows of a schedule", |device, seed| {
+            let mut all = Evidence::default();
+            for (tokens, heads) in [(1, 5), (2, 8), (1, 24), (4, 8)] {
+                let check = decode(&[400, 65, 0], &[tokens; 3], heads, Pieces::Scheduled, seed);
+                all.add(&check.check::<bf16>(device)?);
+                all.add(&DecodeCheck { sinks: true, page_tokens: 32, ..check }.check::<f16>(device)?);
+            }
+            Ok(all)
+        }),
         case!("decode without a mask, pages of 1", |device, seed| {
             let pieces = Pieces::Equal(2);
             DecodeCheck { causal: false, page_tokens: 1, ..decode(&[90, 200], &[2, 2], 64, pieces, seed) }
