@@ -104,15 +104,39 @@ struct NgArgmaxParams {
 };
 static_assert(sizeof(NgArgmaxParams) == 40 && __builtin_offsetof(NgArgmaxParams, vocabulary) == 32, "NgArgmaxParams");
 
+// What experts are ranked by, how groups of them are, and what weights are made of.
+enum NgScoring : uint32_t {
+    NG_SCORING_SIGMOID = 0,
+    NG_SCORING_SOFTMAX = 1,
+    NG_SCORING_SQRT_SOFTPLUS = 2,
+    NG_SCORING_LOGITS = 3,
+};
+enum NgRouteWeights : uint32_t {
+    NG_WEIGHTS_SCORES = 0,
+    NG_WEIGHTS_NORMALIZED = 1,
+    NG_WEIGHTS_SOFTMAX = 2,  // of the chosen logits
+};
+
 struct NgRouterParams {
-    uint64_t logits, bias, weights, ids, status;
+    uint64_t logits;
+    uint64_t bias;         // f32[experts], 0: none
+    uint64_t weights, ids;
+    uint64_t token_count;  // i32*, 0: all tokens
+    uint64_t table;        // i32[vocabulary, slots], 0: experts are ranked
+    uint64_t table_rows;   // i32[tokens]
+    uint64_t status;
     uint64_t logits_row_stride;
-    uint32_t tokens, experts, slots;
-    uint32_t groups, kept_groups;
-    uint32_t normalize;
+    uint32_t tokens, experts, slots, vocabulary;
+    uint32_t groups, kept_groups, group_size;
+    uint32_t group_lanes, lane_experts;  // lanes of a group, and the most experts that one has
+    uint32_t pair_score;                 // groups are ranked by their two best, not by their best
+    uint32_t scored;                     // ranked by scores, not by logits in the same order
+    uint32_t scoring, weighting;         // NgScoring, NgRouteWeights
+    uint32_t logit_type;                 // NgFloat
+    uint32_t vectorised;
     float scale;
 };
-static_assert(sizeof(NgRouterParams) == 80 && __builtin_offsetof(NgRouterParams, tokens) == 48, "NgRouterParams");
+static_assert(sizeof(NgRouterParams) == 136 && __builtin_offsetof(NgRouterParams, tokens) == 72, "NgRouterParams");
 
 // The three passes of the stable permutation share it.
 struct NgPermuteParams {

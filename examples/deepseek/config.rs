@@ -251,7 +251,7 @@ impl Raw {
         }
         within("topk_group", moe.groups_per_token, 1, moe.groups)?;
         let eligible = moe.experts / moe.groups * moe.groups_per_token;
-        within("num_experts_per_tok", moe.per_token, 1, eligible.min(16))?;
+        within("num_experts_per_tok", moe.per_token, 1, eligible.min(32))?;
         Ok(moe)
     }
 

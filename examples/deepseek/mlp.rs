@@ -3,7 +3,9 @@
 use narrowgauge::dtype::bf16;
 use narrowgauge::fp8::{Fp8Blocks, Fp8Rows};
 use narrowgauge::gemm::{GroupedFp8Gemm, HalfGemm};
-use narrowgauge::routing::{Combine, Permutation, Permute, Router, SwigluQuantize};
+use narrowgauge::routing::{
+    Combine, Gate, GroupScore, Permutation, Permute, Router, Scoring, SwigluQuantize, Weights,
+};
 use narrowgauge::{Device, Stream, Tensor};
 
 use super::checkpoint::Checkpoint;
@@ -141,11 +143,11 @@ impl Experts {
         HalfGemm::new(exact, &self.router, &scores).batch_invariant().launch(stream)?;
         let weights = device.empty(&[tokens, moe.per_token])?;
         let ids = device.empty(&[tokens, moe.per_token])?;
-        Router::new(&scores, &self.bias, &weights, &ids)
-            .groups(moe.groups, moe.groups_per_token)
-            .normalize(moe.normalize)
-            .scale(moe.scale)
-            .launch(stream)?;
+        let gate = Gate::new(Scoring::Sigmoid, moe.per_token)
+            .groups(moe.groups, moe.groups_per_token, GroupScore::TopTwo)
+            .weights(if moe.normalize { Weights::Normalized } else { Weights::Scores })
+            .scale(moe.scale);
+        Router::new(&scores, gate, &weights, &ids).bias(&self.bias).launch(stream)?;
 
         let permutation = Permutation::empty(device, tokens, moe.per_token, moe.experts)?;
         Permute::new(&ids, &permutation).launch(stream)?;

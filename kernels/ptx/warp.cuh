@@ -69,6 +69,13 @@ __device__ __forceinline__ uint32_t warp_sum(uint32_t value) {
     return sum;
 }
 
+// The largest of the warp's lanes, in all of them.
+__device__ __forceinline__ uint32_t warp_maximum(uint32_t value) {
+    uint32_t most;
+    asm volatile("redux.sync.max.u32 %0, %1, 0xffffffff;" : "=r"(most) : "r"(value));
+    return most;
+}
+
 __device__ __forceinline__ uint32_t ballot(bool predicate) {
     uint32_t mask;
     asm volatile(

@@ -46,6 +46,21 @@ pub const NG_FLOAT_F16: u32 = 1;
 /// f32.
 pub const NG_FLOAT_F32: u32 = 2;
 
+/// 1 / (1 + exp(-logit)).
+pub const NG_SCORING_SIGMOID: u32 = 0;
+/// Softmax over all experts.
+pub const NG_SCORING_SOFTMAX: u32 = 1;
+/// sqrt(ln(1 + exp(logit))).
+pub const NG_SCORING_SQRT_SOFTPLUS: u32 = 2;
+/// The logit itself.
+pub const NG_SCORING_LOGITS: u32 = 3;
+/// Weights are scores.
+pub const NG_WEIGHTS_SCORES: u32 = 0;
+/// Scores over their sum.
+pub const NG_WEIGHTS_NORMALIZED: u32 = 1;
+/// Softmax over the chosen logits.
+pub const NG_WEIGHTS_SOFTMAX: u32 = 2;
+
 /// A type without padding, which may be a field of a kernel's parameters.
 ///
 /// # Safety
@@ -566,7 +581,7 @@ parameters!(NgArgmaxParams, 40, {
     vocabulary: 32,
 });
 
-/// Parameters of `router_f32`.
+/// Parameters of the routers.
 #[repr(C)]
 #[derive(Clone, Copy)]
 pub(crate) struct NgRouterParams {
@@ -574,30 +589,54 @@ pub(crate) struct NgRouterParams {
     pub(crate) bias: u64,
     pub(crate) weights: u64,
     pub(crate) ids: u64,
+    pub(crate) token_count: u64,
+    pub(crate) table: u64,
+    pub(crate) table_rows: u64,
     pub(crate) status: u64,
     pub(crate) logits_row_stride: u64,
     pub(crate) tokens: u32,
     pub(crate) experts: u32,
     pub(crate) slots: u32,
+    pub(crate) vocabulary: u32,
     pub(crate) groups: u32,
     pub(crate) kept_groups: u32,
-    pub(crate) normalize: u32,
+    pub(crate) group_size: u32,
+    pub(crate) group_lanes: u32,
+    pub(crate) lane_experts: u32,
+    pub(crate) pair_score: u32,
+    pub(crate) scored: u32,
+    pub(crate) scoring: u32,
+    pub(crate) weighting: u32,
+    pub(crate) logit_type: u32,
+    pub(crate) vectorised: u32,
     pub(crate) scale: f32,
 }
-parameters!(NgRouterParams, 80, {
+parameters!(NgRouterParams, 136, {
     logits: 0,
     bias: 8,
     weights: 16,
     ids: 24,
-    status: 32,
-    logits_row_stride: 40,
-    tokens: 48,
-    experts: 52,
-    slots: 56,
-    groups: 60,
-    kept_groups: 64,
-    normalize: 68,
-    scale: 72,
+    token_count: 32,
+    table: 40,
+    table_rows: 48,
+    status: 56,
+    logits_row_stride: 64,
+    tokens: 72,
+    experts: 76,
+    slots: 80,
+    vocabulary: 84,
+    groups: 88,
+    kept_groups: 92,
+    group_size: 96,
+    group_lanes: 100,
+    lane_experts: 104,
+    pair_score: 108,
+    scored: 112,
+    scoring: 116,
+    weighting: 120,
+    logit_type: 124,
+    vectorised: 128,
+    scale: 132,
 });
 
 /// Parameters of the passes of the permutation.

@@ -4,23 +4,27 @@
 //! entries by expert, and by number inside an expert: one order, whatever the timing.
 
 mod experts;
+mod gate;
+mod models;
 mod permutation;
 pub(crate) mod plan;
 pub mod reference;
 mod router;
 
 pub use experts::{Combine, SwigluQuantize};
+pub use gate::{Gate, GroupScore, Scoring, Weights};
+pub use models::{Model, Preset};
 pub use permutation::{GatherRows, Permutation, Permute};
-pub use router::Router;
+pub use router::{Logit, Router};
 
 use crate::error::Result;
 use crate::validate::Checks;
 
-fn check_experts(check: Checks, experts: usize) -> Result<()> {
-    if (1..=plan::MAX_EXPERTS).contains(&experts) {
+fn check_experts(check: Checks, experts: usize, most: usize) -> Result<()> {
+    if (1..=most).contains(&experts) {
         return Ok(());
     }
-    check.fail("experts", experts, format_args!("1 to {}", plan::MAX_EXPERTS))
+    check.fail("experts", experts, format_args!("1 to {most}"))
 }
 
 fn check_slots(check: Checks, slots: usize) -> Result<()> {

@@ -28,12 +28,12 @@ impl Permutation {
     ///
     /// # Errors
     ///
-    /// [`Error::Argument`](crate::Error::Argument) for no or more than 16 slots, no or more than 512 experts, or 2^31 and
+    /// [`Error::Argument`](crate::Error::Argument) for no or more than 32 slots, no or more than 512 experts, or 2^31 and
     /// more entries; [`Error::OutOfMemory`](crate::Error::OutOfMemory).
     pub fn empty(device: &Device, tokens: usize, k: usize, experts: usize) -> Result<Self> {
         let check = Checks::of("Permutation");
         check_slots(check, k)?;
-        check_experts(check, experts)?;
+        check_experts(check, experts, plan::MAX_PERMUTED)?;
         check.extent("entries", tokens.saturating_mul(k))?;
         let chunks = plan::chunks(tokens * k);
         Ok(Self {

@@ -1,22 +1,9 @@
 //! The oracles of routing.
 
+use super::{Gate, GroupScore, Scoring, Weights};
+
 /// What is added to a sum of weights before it divides them, as the published models do.
 pub const SUM_FLOOR: f64 = 1e-20;
-
-/// How a gate chooses.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Gate {
-    /// Experts of a token.
-    pub slots: usize,
-    /// Groups of experts.
-    pub groups: usize,
-    /// Groups that are kept.
-    pub kept_groups: usize,
-    /// Whether weights are divided by their sum.
-    pub normalize: bool,
-    /// What weights are multiplied by.
-    pub scale: f64,
-}
 
 /// One token's experts.
 #[derive(Debug, Clone, PartialEq)]
@@ -25,15 +12,52 @@ pub struct Choice {
     pub ids: Vec<i32>,
     /// Their weights.
     pub weights: Vec<f64>,
+    /// Biased scores of the chosen.
+    pub scores: Vec<f64>,
     /// The smallest difference between two unequal scores that the choice, or its order, hangs on. A computation whose
     /// scores are closer than half of it to these must choose the same.
     pub margin: f64,
+    /// The same of the groups that are kept.
+    pub group_margin: f64,
 }
 
-/// The scores that experts are chosen by; `None` for one that may not be chosen.
-fn candidates(logits: &[f32], bias: &[f32]) -> Vec<Option<f64>> {
-    let biased = logits.iter().zip(bias).map(|(logit, bias)| sigmoid(f64::from(*logit)) + f64::from(*bias));
-    biased.map(|score| (score > f64::NEG_INFINITY).then_some(score)).collect()
+/// Scores of one token's experts without bias.
+pub fn scores(logits: &[f32], scoring: Scoring) -> Vec<f64> {
+    let wide = logits.iter().map(|x| f64::from(*x));
+    match scoring {
+        Scoring::Sigmoid => wide.map(sigmoid).collect(),
+        Scoring::SqrtSoftplus => wide.map(|x| (x.max(0.0) + (-x.abs()).exp().ln_1p()).sqrt()).collect(),
+        Scoring::Softmax => softmax(&wide.collect::<Vec<_>>()),
+        Scoring::Logits => wide.collect(),
+    }
+}
+
+/// Softmax of what is not NaN; infinite values count as the largest finite ones of f32.
+fn softmax(x: &[f64]) -> Vec<f64> {
+    let x: Vec<_> = x.iter().map(|x| x.clamp(f32::MIN.into(), f32::MAX.into())).collect();
+    let largest = x.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+    let sum: f64 = x.iter().filter(|x| !x.is_nan()).map(|x| (x - largest).exp()).sum();
+    x.iter().map(|x| (x - largest).exp() / sum).collect()
+}
+
+/// Weights of these experts (-1 for none) for one token.
+pub fn weights(logits: &[f32], ids: &[i32], gate: &Gate) -> Vec<f64> {
+    let finite: Vec<_> = logits.iter().map(|x| x.clamp(f32::MIN, f32::MAX)).collect();
+    let all = scores(&finite, gate.scoring);
+    let chosen: Vec<_> = ids.iter().filter_map(|id| usize::try_from(*id).ok()).collect();
+    let mut values: Vec<_> = match (gate.weights, gate.scoring) {
+        (Weights::SoftmaxOfChosen, _) | (Weights::Normalized, Scoring::Softmax) => {
+            softmax(&chosen.iter().map(|id| f64::from(finite[*id])).collect::<Vec<_>>())
+        }
+        _ => chosen.iter().map(|id| all[*id]).collect(),
+    };
+    if gate.weights == Weights::Normalized && gate.scoring != Scoring::Softmax {
+        let floor = if gate.scoring == Scoring::Logits { 0.0 } else { SUM_FLOOR };
+        let sum = values.iter().sum::<f64>() + floor;
+        values.iter_mut().for_each(|value| *value /= sum);
+    }
+    let mut values = values.into_iter().map(|value| value * f64::from(gate.scale));
+    ids.iter().map(|id| if *id < 0 { 0.0 } else { values.next().unwrap_or_default() }).collect()
 }
 
 fn sigmoid(x: f64) -> f64 {
@@ -53,30 +77,36 @@ fn gap(ranked: &[(usize, f64)]) -> f64 {
     gaps.filter(|gap| *gap > 0.0).fold(f64::INFINITY, f64::min)
 }
 
-/// Routes one token.
+/// Routes one token; a biased score of NaN or -inf is never chosen.
 pub fn route(logits: &[f32], bias: &[f32], gate: &Gate) -> Choice {
-    let candidates = candidates(logits, bias);
+    let biased =
+        scores(logits, gate.scoring).into_iter().zip(bias).map(|(score, bias)| score + f64::from(*bias));
+    let candidates: Vec<_> = biased.map(|score| (score > f64::NEG_INFINITY).then_some(score)).collect();
     let size = logits.len() / gate.groups;
-    let scores: Vec<_> = candidates
+    let ranks: Vec<_> = candidates
         .chunks(size)
         .map(|group| {
             let scores: Vec<_> =
                 group.iter().enumerate().map(|(i, s)| (i, s.unwrap_or(f64::NEG_INFINITY))).collect();
             let best = ranked(&scores);
-            match best[best.len().min(2) - 1].1 {
+            let taken = match gate.group_score {
+                GroupScore::TopTwo => best.len().min(2),
+                GroupScore::Max => 1,
+            };
+            match best[taken - 1].1 {
                 f64::NEG_INFINITY => f64::NEG_INFINITY,
-                _ => best.iter().take(2).map(|(_, score)| score).sum(),
+                _ => best.iter().take(taken).map(|(_, score)| score).sum(),
             }
         })
         .enumerate()
         .collect();
-    let groups = ranked(&scores);
+    let groups = ranked(&ranks);
     // Which of the kept groups is better does not matter: only the border does.
-    let mut margin = f64::INFINITY;
+    let mut group_margin = f64::INFINITY;
     if let (Some(last), Some(next)) = (groups.get(gate.kept_groups - 1), groups.get(gate.kept_groups))
         && last.1 > next.1
     {
-        margin = last.1 - next.1;
+        group_margin = last.1 - next.1;
     }
     let kept: Vec<_> = groups[..gate.kept_groups].iter().map(|(group, _)| *group).collect();
     let open: Vec<_> = candidates
@@ -86,18 +116,12 @@ pub fn route(logits: &[f32], bias: &[f32], gate: &Gate) -> Choice {
         .filter_map(|(expert, score)| score.map(|score| (expert, score)))
         .collect();
     let order = ranked(&open);
-    margin = margin.min(gap(&order[..order.len().min(gate.slots + 1)]));
-    let chosen: Vec<_> = order.iter().take(gate.slots).map(|(expert, _)| *expert).collect();
-    let mut weights: Vec<_> = chosen.iter().map(|expert| sigmoid(f64::from(logits[*expert]))).collect();
-    if gate.normalize {
-        let sum = weights.iter().sum::<f64>() + SUM_FLOOR;
-        weights.iter_mut().for_each(|weight| *weight /= sum);
-    }
-    weights.iter_mut().for_each(|weight| *weight *= gate.scale);
-    let mut ids: Vec<_> = chosen.iter().map(|expert| *expert as i32).collect();
+    let margin = group_margin.min(gap(&order[..order.len().min(gate.slots + 1)]));
+    let order = &order[..order.len().min(gate.slots)];
+    let mut ids: Vec<_> = order.iter().map(|(expert, _)| *expert as i32).collect();
     ids.resize(gate.slots, -1);
-    weights.resize(gate.slots, 0.0);
-    Choice { ids, weights, margin }
+    let weights = weights(logits, &ids, gate);
+    Choice { ids, weights, scores: order.iter().map(|(_, score)| *score).collect(), margin, group_margin }
 }
 
 /// The order of entries by expert.
@@ -167,7 +191,7 @@ pub fn combine(parts: &Parts<'_>) -> (Vec<f64>, Vec<f64>) {
 mod tests {
     use super::*;
 
-    const GATE: Gate = Gate { slots: 2, groups: 2, kept_groups: 1, normalize: true, scale: 2.5 };
+    const GATE: Gate = Gate::new(Scoring::Sigmoid, 2).groups(2, 1, GroupScore::TopTwo).scale(2.5);
 
     #[test]
     fn ties_go_to_the_lower_index() {

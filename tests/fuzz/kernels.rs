@@ -19,7 +19,7 @@ const KERNELS: [(&str, Check); 5] = [
     ("mla_attention_bf16", |device| {
         AttentionInputs::normal(&mut Source::new(3), &[70], 1, 40).check(device, None).map(drop)
     }),
-    ("router_f32", |device| quick(device, "routing", "router")),
+    ("router_8", |device| quick(device, "routing", "router")),
     ("permute_small_i32", |device| quick(device, "routing", "permut")),
     ("rms_norm_quantize_bf16", |device| quick(device, "norm", "quantisation")),
 ];

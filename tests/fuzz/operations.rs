@@ -9,7 +9,9 @@ use narrowgauge::mla::{
 };
 use narrowgauge::norm::{Add, RmsNorm, RmsNormQuantize};
 use narrowgauge::quant::Quantize;
-use narrowgauge::routing::{Combine, GatherRows, Permutation, Permute, Router, SwigluQuantize};
+use narrowgauge::routing::{
+    Combine, Gate, GatherRows, GroupScore, Permutation, Permute, Router, Scoring, SwigluQuantize,
+};
 use narrowgauge::verify::{self, Source};
 use narrowgauge::vocab::{Argmax, Embedding};
 use narrowgauge::{Device, E4m3, Element, Error, Fp8Blocks, Fp8Rows, Result, Tensor, bf16};
@@ -286,7 +288,8 @@ const OPERATIONS: &[(&str, Operation)] = &[
             bias[0] = f32::NAN;
         }
         let bias = o.device.tensor(&[e], &bias)?;
-        let router = Router::new(&logits, &bias, &weights, &ids).groups(groups, kept);
+        let gate = Gate::new(Scoring::Sigmoid, k).groups(groups, kept, GroupScore::TopTwo);
+        let router = Router::<f32>::new(&logits, gate, &weights, &ids).bias(&bias);
         router.launch(&o.device.stream())
     }),
     ("Permute", |o| {

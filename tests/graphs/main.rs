@@ -6,7 +6,9 @@ use narrowgauge::gemm::{Fp8Gemm, GroupedFp8Gemm, HalfGemm, Tile};
 use narrowgauge::mla::{Attention, CacheWrite, LatentCache, Rope, RopeParameters, RopeTables};
 use narrowgauge::norm::{Add, RmsNorm, RmsNormQuantize};
 use narrowgauge::quant::Quantize;
-use narrowgauge::routing::{Combine, GatherRows, Permutation, Permute, Router, SwigluQuantize};
+use narrowgauge::routing::{
+    Combine, Gate, GatherRows, Permutation, Permute, Router, Scoring, SwigluQuantize,
+};
 use narrowgauge::vocab::{Argmax, Embedding};
 use narrowgauge::{Device, E4m3, Fp8Blocks, Fp8Rows, Result, ScaleLayout, Stream, Tensor, bf16, verify};
 
@@ -72,7 +74,8 @@ fn routing() {
         let (tokens, slots, experts, columns) = (5, 2, 8, 128);
         let (logits, bias) = (device.full(&[tokens, experts], 0.5f32)?, device.zeros(&[experts])?);
         let (weights, ids) = (device.zeros(&[tokens, slots])?, device.zeros(&[tokens, slots])?);
-        rounds(stream, |s| Router::new(&logits, &bias, &weights, &ids).launch(s))?;
+        let gate = Gate::new(Scoring::Sigmoid, slots);
+        rounds(stream, |s| Router::new(&logits, gate, &weights, &ids).bias(&bias).launch(s))?;
         let order = Permutation::empty(device, tokens, slots, experts)?;
         rounds(stream, |s| Permute::new(&ids, &order).launch(s))?;
         // So many entries that the passes are kernels of their own.

@@ -5,11 +5,14 @@ mod common;
 mod properties;
 
 use common::{config, device, device_under};
-use narrowgauge::routing::reference::Gate;
-use narrowgauge::routing::{Combine, GatherRows, Permutation, Permute, Router, SwigluQuantize};
+use narrowgauge::routing::{
+    Combine, Gate, GatherRows, GroupScore, Model, Permutation, Permute, Router, Scoring, SwigluQuantize,
+    Weights,
+};
+use narrowgauge::verify::Source;
 use narrowgauge::verify::routing::{
-    CombineProblem, RouterProblem, Scores, SwigluProblem, V3, check_combine, check_gather, check_permute,
-    check_round_trip, check_router, check_swiglu,
+    CombineProblem, RouterProblem, Scores, SwigluProblem, V3, check_combine, check_gather, check_model,
+    check_permute, check_round_trip, check_router, check_swiglu,
 };
 use narrowgauge::verify::surrounded::Place;
 use narrowgauge::{Device, E4m3, Error, Fp8Rows, Result, ScaleLayout, Tensor, bf16, verify};
@@ -28,12 +31,15 @@ fn place() -> impl Strategy<Value = Place> {
 /// Any gate that the router takes.
 fn gates() -> impl Strategy<Value = (usize, Gate)> {
     let groups = prop_oneof![Just(1usize), 2usize..=32];
-    let sized = groups.prop_flat_map(|groups| (Just(groups), 1..=512 / groups, 1..=groups));
+    let scorings = prop::sample::select(vec![Scoring::Sigmoid, Scoring::Softmax, Scoring::SqrtSoftplus]);
+    let weights = prop::sample::select(vec![Weights::Scores, Weights::Normalized, Weights::SoftmaxOfChosen]);
+    let sized = groups.prop_flat_map(|groups| (Just(groups), 1..=1024 / groups, 1..=groups));
     let filled = sized.prop_flat_map(|(groups, size, kept)| {
-        (Just(groups), Just(size), Just(kept), 1..=16.min(size * kept), any::<bool>(), 0.5f64..3.0)
+        (Just(groups), Just(size), Just(kept), 1..=32.min(size * kept), any::<bool>(), 0.5f32..3.0)
     });
-    filled.prop_map(|(groups, size, kept_groups, slots, normalize, scale)| {
-        (groups * size, Gate { slots, groups, kept_groups, normalize, scale })
+    (filled, scorings, weights).prop_map(|((groups, size, kept, slots, max, scale), scoring, weights)| {
+        let score = if max { GroupScore::Max } else { GroupScore::TopTwo };
+        (groups * size, Gate::new(scoring, slots).groups(groups, kept, score).weights(weights).scale(scale))
     })
 }
 
@@ -152,7 +158,7 @@ fn route(device: &Device, logits: &[f32], bias: &[f32]) -> Routed {
     let bias = device.tensor(&[bias.len()], bias).unwrap();
     let weights = device.empty(&[tokens, slots]).unwrap();
     let ids = device.empty(&[tokens, slots]).unwrap();
-    Router::new(&logits, &bias, &weights, &ids).groups(8, 4).scale(2.5).launch(&device.stream()).unwrap();
+    Router::new(&logits, V3, &weights, &ids).bias(&bias).launch(&device.stream()).unwrap();
     Routed { ids: ids.to_vec().unwrap(), weights: weights.to_vec().unwrap() }
 }
 
@@ -238,22 +244,63 @@ fn bad_arguments_of_the_router_are_named() {
     let f32s = |shape: &[usize]| -> Tensor<f32> { device.zeros(shape).unwrap() };
     let (logits, bias, weights) = (f32s(&[4, 64]), f32s(&[64]), f32s(&[4, 8]));
     let ids: Tensor<i32> = device.zeros(&[4, 8]).unwrap();
-    let good = Router::new(&logits, &bias, &weights, &ids);
-    assert_eq!(wrong(good.groups(0, 1).launch(&stream)), "n_group");
-    assert_eq!(wrong(good.groups(7, 1).launch(&stream)), "n_group");
-    assert_eq!(wrong(good.groups(64, 64).launch(&stream)), "n_group");
-    assert_eq!(wrong(good.groups(8, 9).launch(&stream)), "topk_group");
-    assert_eq!(wrong(good.groups(8, 0).launch(&stream)), "topk_group");
-    assert_eq!(wrong(good.groups(16, 1).launch(&stream)), "k");
-    assert_eq!(wrong(good.scale(f32::INFINITY).launch(&stream)), "scale");
-    assert_eq!(wrong(Router::new(&logits, &f32s(&[63]), &weights, &ids).launch(&stream)), "bias");
-    assert_eq!(wrong(Router::new(&logits, &bias, &f32s(&[4, 7]), &ids).launch(&stream)), "weights");
-    let large = f32s(&[4, 513]);
-    assert_eq!(wrong(Router::new(&large, &f32s(&[513]), &weights, &ids).launch(&stream)), "experts");
-    let many: Tensor<i32> = device.zeros(&[4, 17]).unwrap();
-    assert_eq!(wrong(Router::new(&logits, &bias, &f32s(&[4, 17]), &many).launch(&stream)), "k");
+    let gate = Gate::new(Scoring::Sigmoid, 8);
+    let launch = |gate| wrong(Router::new(&logits, gate, &weights, &ids).bias(&bias).launch(&stream));
+    assert_eq!(launch(gate.groups(0, 1, GroupScore::Max)), "n_group");
+    assert_eq!(launch(gate.groups(7, 1, GroupScore::Max)), "n_group");
+    assert_eq!(launch(gate.groups(64, 64, GroupScore::Max)), "n_group");
+    assert_eq!(launch(gate.groups(8, 9, GroupScore::Max)), "topk_group");
+    assert_eq!(launch(gate.groups(8, 0, GroupScore::Max)), "topk_group");
+    assert_eq!(launch(gate.groups(16, 1, GroupScore::Max)), "k");
+    assert_eq!(launch(gate.scale(f32::INFINITY)), "scale");
+    let router = Router::new(&logits, gate, &weights, &ids);
+    assert_eq!(wrong(router.bias(&f32s(&[63])).launch(&stream)), "bias");
+    assert_eq!(wrong(router.token_count(&device.zeros(&[2]).unwrap()).launch(&stream)), "token_count");
+    let (table, tokens) = (device.zeros(&[9, 7]).unwrap(), device.zeros(&[4]).unwrap());
+    assert_eq!(wrong(router.table(&table, &tokens).launch(&stream)), "table");
+    assert_eq!(wrong(Router::new(&logits, gate, &f32s(&[4, 7]), &ids).launch(&stream)), "weights");
+    assert_eq!(wrong(Router::new(&f32s(&[4, 1025]), gate, &weights, &ids).launch(&stream)), "experts");
     let none: Tensor<i32> = device.zeros(&[4, 0]).unwrap();
-    assert_eq!(wrong(Router::new(&logits, &bias, &f32s(&[4, 0]), &none).launch(&stream)), "k");
+    let no_slots = Gate::new(Scoring::Sigmoid, 0);
+    assert_eq!(wrong(Router::new(&logits, no_slots, &f32s(&[4, 0]), &none).launch(&stream)), "k");
+}
+
+/// Every model's router on two thousand tokens; a hundred thousand with
+/// `cargo test --release -p narrowgauge --test routing -- --ignored models`.
+fn models(tokens: usize) {
+    for model in Model::ALL {
+        check_model(&device(), model, tokens, 17).unwrap();
+    }
+}
+
+#[test]
+#[cfg_attr(not(ng_kernels), ignore = "needs compiled kernels: run cargo xtask setup")]
+fn models_choose_as_their_definitions() {
+    models(2000);
+}
+
+#[test]
+#[ignore = "minutes on a simulated card"]
+fn models_choose_as_their_definitions_100000_times() {
+    models(100_000);
+}
+
+/// bf16 logits are widened first.
+#[test]
+#[cfg_attr(not(ng_kernels), ignore = "needs compiled kernels: run cargo xtask setup")]
+fn bf16_logits_are_their_f32() {
+    let device = device();
+    let wide: Vec<_> = Source::to_bf16(&Source::new(5).normals(5 * 384, 2.0));
+    let narrow = device.tensor(&[5, 384], &wide).unwrap();
+    let wide: Vec<_> = wide.iter().map(|x| x.to_f32()).collect();
+    let wide = device.tensor(&[5, 384], &wide).unwrap();
+    let out = || (device.zeros::<f32>(&[5, 8]).unwrap(), device.zeros::<i32>(&[5, 8]).unwrap());
+    let ((weights, ids), (narrow_weights, narrow_ids)) = (out(), out());
+    let gate = Model::KimiK2.gate();
+    Router::new(&wide, gate, &weights, &ids).launch(&device.stream()).unwrap();
+    Router::new(&narrow, gate, &narrow_weights, &narrow_ids).launch(&device.stream()).unwrap();
+    assert_eq!(ids.to_vec().unwrap(), narrow_ids.to_vec().unwrap());
+    assert_eq!(weights.to_vec().unwrap(), narrow_weights.to_vec().unwrap());
 }
 
 #[test]

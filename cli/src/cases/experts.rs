@@ -1,7 +1,7 @@
 //! Routing to experts and back.
 
 use super::{Case, Operands, Prepared, bf16s, fp8_rows};
-use narrowgauge::routing::{Combine, GatherRows, Permutation, Permute, Router};
+use narrowgauge::routing::{Combine, Gate, GatherRows, GroupScore, Permutation, Permute, Router, Scoring};
 use narrowgauge::verify::Source;
 use narrowgauge::{Device, Fp8Rows, Result, ScaleLayout, Tensor, bf16};
 
@@ -25,11 +25,9 @@ pub fn router(tokens: usize, experts: usize, chosen: usize) -> Case {
                 .output("weights", &weights)
                 .output("ids", &ids);
             let launch = Box::new(move |stream: &_| {
-                Router::new(&logits, &bias, &weights, &ids)
-                    .groups(GROUPS, KEPT)
-                    .normalize(true)
-                    .scale(2.5)
-                    .launch(stream)
+                let gate =
+                    Gate::new(Scoring::Sigmoid, chosen).groups(GROUPS, KEPT, GroupScore::TopTwo).scale(2.5);
+                Router::new(&logits, gate, &weights, &ids).bias(&bias).launch(stream)
             });
             Ok(Prepared { launch, operands })
         }),

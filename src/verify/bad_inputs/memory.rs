@@ -183,7 +183,7 @@ pub(super) fn rows() -> Vec<Row> {
                 let weights = logits.slice(1, 0..8).and_then(|w| w.as_strided(0, &[4, 8], &[8, 1])).map_err(text)?;
                 let bias = lab.floats(&[64]);
                 lab.refuses::<i32>(&[4, 8], "weights", |ids, stream| {
-                    Router::new(&logits, &bias, &weights, ids).launch(stream)
+                    Router::new(&logits, crate::verify::routing::V3, &weights, ids).bias(&bias).launch(stream)
                 })
             },
             Error "Attention" |lab| {

@@ -3,8 +3,8 @@
 use super::lab::{Lab, is};
 use super::{Row, half_groups, row};
 use crate::device::abi::{
-    NG_STATUS_BAD_EXPERT, NG_STATUS_BAD_OFFSETS, NG_STATUS_BAD_POSITION, NG_STATUS_BAD_ROW,
-    NG_STATUS_BAD_SLOT, NG_STATUS_BAD_TOKEN, NG_STATUS_NAN_SCORE, NG_STATUS_UNROUTED,
+    NG_STATUS_BAD_EXPERT, NG_STATUS_BAD_LENGTH, NG_STATUS_BAD_OFFSETS, NG_STATUS_BAD_POSITION,
+    NG_STATUS_BAD_ROW, NG_STATUS_BAD_SLOT, NG_STATUS_BAD_TOKEN, NG_STATUS_NAN_SCORE, NG_STATUS_UNROUTED,
 };
 use crate::dtype::{E4m3, bf16};
 use crate::error::Result;
@@ -14,7 +14,7 @@ use crate::gemm::{
     MaskedHalfGemm,
 };
 use crate::mla::{CacheGather, CachePageCopy, CacheWrite, LatentCache, Rope, RopeTables};
-use crate::routing::{Combine, GatherRows, Permutation, Permute, Router};
+use crate::routing::{Combine, Gate, GatherRows, GroupScore, Permutation, Permute, Router, Scoring};
 use crate::tensor::Tensor;
 use crate::verify::exact;
 use crate::verify::gemm::{Form, Fp8Check, Rows, Values};
@@ -52,22 +52,34 @@ fn route(lab: &Lab<'_>, logits: &[f32], bias: &[f32]) -> std::result::Result<(Ve
     let (input, bias) = (lab.tensor(&[tokens, bias.len()], logits), lab.tensor(&[bias.len()], bias));
     let weights = lab.floats(&[tokens, 8]);
     let ids = lab.writes::<i32>(&[tokens, 8], |ids, stream| {
-        Router::new(&input, &bias, &weights, ids).groups(8, 4).scale(2.5).launch(stream)
+        Router::new(&input, V3, &weights, ids).bias(&bias).launch(stream)
     })?;
     Ok((ids, weights.to_vec().map_err(text)?))
 }
 
-/// A router of `[4, experts]` logits and k slots, with this setting, refuses an argument.
+/// A router of `[4, experts]` logits and k slots, with this setting of its gate, refuses an argument.
 fn router_refuses(
     lab: &Lab<'_>,
     [experts, slots]: [usize; 2],
     argument: &str,
-    set: impl for<'r> FnOnce(Router<'r>) -> Router<'r>,
+    set: impl FnOnce(Gate) -> Gate,
 ) -> Done {
     let (logits, bias, weights) =
         (lab.floats(&[4, experts]), lab.floats(&[experts]), lab.floats(&[4, slots]));
     lab.refuses::<i32>(&[4, slots], argument, |ids, stream| {
-        set(Router::new(&logits, &bias, &weights, ids)).launch(stream)
+        Router::new(&logits, set(Gate::new(Scoring::Sigmoid, slots)), &weights, ids)
+            .bias(&bias)
+            .launch(stream)
+    })
+}
+
+/// Routes so many of three tokens to 2 of 8 experts.
+fn counted_tokens(lab: &Lab<'_>, logits: &[f32], count: i32) -> std::result::Result<Vec<i32>, String> {
+    let (logits, count, weights) =
+        (lab.tensor(&[3, 8], logits), lab.tensor(&[1], &[count]), lab.floats(&[3, 2]));
+    lab.writes::<i32>(&[3, 2], |ids, stream| {
+        let gate = Gate::new(Scoring::Sigmoid, 2);
+        Router::new(&logits, gate, &weights, ids).token_count(&count).launch(stream)
     })
 }
 
@@ -151,7 +163,7 @@ pub(super) fn rows() -> Vec<Row> {
         row!(25, "no tokens", [
             NoOp "Router" |lab| lab.does_nothing::<i32>(&[0, 8], |ids, stream| {
                 let (logits, bias, weights) = (lab.floats(&[0, 256]), lab.floats(&[256]), lab.floats(&[0, 8]));
-                Router::new(&logits, &bias, &weights, ids).launch(stream)
+                Router::new(&logits, V3, &weights, ids).bias(&bias).launch(stream)
             }),
             NoOp "Permute" |lab| {
                 let permutation = Permutation::empty(lab.device, 0, 8, 5).map_err(text)?;
@@ -192,28 +204,32 @@ pub(super) fn rows() -> Vec<Row> {
             },
         ]),
         row!(26, "top_k = 0", [
-            Error "Router" |lab| router_refuses(lab, [64, 0], "k", |router| router),
+            Error "Router" |lab| router_refuses(lab, [64, 0], "k", |gate| gate),
             Error "Permutation::empty" |lab| lab.refused("k", Permutation::empty(lab.device, 4, 0, 8).map(drop)),
         ]),
-        row!(27, "top_k beyond the experts or beyond 16", [
-            Error "Router, beyond the kept groups" |lab| router_refuses(lab, [64, 8], "k", |router| router.groups(16, 1)),
-            Error "Router, 17" |lab| router_refuses(lab, [64, 17], "k", |router| router),
-            Error "Router, beyond the experts" |lab| router_refuses(lab, [4, 5], "k", |router| router),
-            Error "Permutation::empty" |lab| lab.refused("k", Permutation::empty(lab.device, 4, 17, 32).map(drop)),
+        row!(27, "top_k beyond the experts or beyond 32", [
+            Error "Router, beyond the kept groups" |lab| router_refuses(lab, [64, 8], "k", |gate| gate.groups(16, 1, GroupScore::TopTwo)),
+            Error "Router, 33" |lab| router_refuses(lab, [64, 33], "k", |gate| gate),
+            Error "Router, beyond the experts" |lab| router_refuses(lab, [4, 5], "k", |gate| gate),
+            Error "Permutation::empty" |lab| lab.refused("k", Permutation::empty(lab.device, 4, 33, 40).map(drop)),
         ]),
         row!(28, "experts that do not divide into groups, or more kept groups than groups", [
-            Error "Router, 7 groups of 64" |lab| router_refuses(lab, [64, 8], "n_group", |router| router.groups(7, 1)),
-            Error "Router, no groups" |lab| router_refuses(lab, [64, 8], "n_group", |router| router.groups(0, 1)),
-            Error "Router, too many groups" |lab| router_refuses(lab, [64, 8], "n_group", |router| router.groups(64, 64)),
-            Error "Router, 9 of 8 kept" |lab| router_refuses(lab, [64, 8], "topk_group", |router| router.groups(8, 9)),
-            Error "Router, none kept" |lab| router_refuses(lab, [64, 8], "topk_group", |router| router.groups(8, 0)),
+            Error "Router, 7 groups of 64" |lab| router_refuses(lab, [64, 8], "n_group", |gate| gate.groups(7, 1, GroupScore::TopTwo)),
+            Error "Router, no groups" |lab| router_refuses(lab, [64, 8], "n_group", |gate| gate.groups(0, 1, GroupScore::TopTwo)),
+            Error "Router, too many groups" |lab| router_refuses(lab, [64, 8], "n_group", |gate| gate.groups(64, 64, GroupScore::TopTwo)),
+            Error "Router, 9 of 8 kept" |lab| router_refuses(lab, [64, 8], "topk_group", |gate| gate.groups(8, 9, GroupScore::TopTwo)),
+            Error "Router, none kept" |lab| router_refuses(lab, [64, 8], "topk_group", |gate| gate.groups(8, 0, GroupScore::TopTwo)),
         ]),
         row!(29, "more than 256 experts", [
             Works "Router, 384" |lab| {
                 check_router(lab.device, &RouterProblem { experts: 384, gate: K2, ..ROUTER }).map(drop)
             },
             Works "Permute, 512" |lab| check_permute(lab.device, [40, 8, 512], false, 29).map(drop),
-            Error "Router, 513" |lab| router_refuses(lab, [513, 8], "experts", |router| router),
+            Works "Router, 1024" |lab| {
+                let gate = Gate::new(Scoring::Softmax, 32);
+                check_router(lab.device, &RouterProblem { experts: 1024, gate, ..ROUTER }).map(drop)
+            },
+            Error "Router, 1025" |lab| router_refuses(lab, [1025, 8], "experts", |gate| gate),
             Error "Permutation::empty, 513" |lab| {
                 lab.refused("experts", Permutation::empty(lab.device, 4, 2, 513).map(drop))
             },
@@ -294,6 +310,19 @@ pub(super) fn rows() -> Vec<Row> {
                 let (permutation, _) = permute_and_sum(lab, &[0, 4, 1, 2, 3, i32::MAX, i32::MIN, 0])?;
                 exact("counts", &permutation.counts().to_vec().map_err(text)?, &[2, 1, 1, 1])?;
                 lab.reported(NG_STATUS_BAD_EXPERT)
+            },
+            Masked "Router, table" |lab| {
+                let (logits, weights) = (lab.floats(&[4, 8]), lab.floats(&[4, 2]));
+                let table = lab.tensor(&[2, 2], &[3, -1, 8, i32::MAX]);
+                let tokens = lab.tensor(&[4], &[0, 1, 2, i32::MIN]);
+                let ids = lab.writes::<i32>(&[4, 2], |ids, stream| {
+                    Router::new(&logits, Gate::new(Scoring::SqrtSoftplus, 2), &weights, ids)
+                        .table(&table, &tokens)
+                        .launch(stream)
+                })?;
+                exact("ids", &ids, &[3, -1, -1, -1, -1, -1, -1, -1])?;
+                exact("weights", &weights.to_vec().map_err(text)?, &[1.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0])?;
+                lab.reported(NG_STATUS_BAD_EXPERT | NG_STATUS_BAD_TOKEN | NG_STATUS_UNROUTED)
             },
             Masked "GatherRows" |lab| {
                 check_gather(lab.device, [5, 4, 16], 200, ScaleLayout::RowMajor, true, 35).map(drop)
@@ -440,6 +469,21 @@ pub(super) fn rows() -> Vec<Row> {
             }),
         ]),
         row!(41, "more rows than a group's maximum", [
+            Works "Router, rows behind the tokens" |lab| {
+                let mut logits = vec![f32::NAN; 3 * 8];
+                logits[..8].fill(1.0);
+                let ids = counted_tokens(lab, &logits, 1)?;
+                exact("ids", &ids, &[0, 1, -1, -1, -1, -1])?;
+                lab.clear()
+            },
+            Masked "Router, more tokens than rows" |lab| {
+                exact("ids", &counted_tokens(lab, &[0.0; 24], 4)?, &[0, 1, 0, 1, 0, 1])?;
+                lab.reported(NG_STATUS_BAD_LENGTH)
+            },
+            Masked "Router, negative" |lab| {
+                exact("ids", &counted_tokens(lab, &[0.0; 24], -1)?, &[-1; 6])?;
+                lab.reported(NG_STATUS_BAD_LENGTH)
+            },
             Masked "MaskedFp8Gemm" |lab| counts_of(lab, [1, 21, 20]),
             Masked "MaskedFp8GemmSwiglu" |lab| {
                 let (a, b) = (zero_groups(lab, [3, 20, 64]), lab.blocks(&[3, 256, 64]));

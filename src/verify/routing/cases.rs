@@ -4,12 +4,12 @@ use super::super::surrounded::Place;
 use super::super::{Case, Evidence, Source};
 use super::properties::{Property, holds};
 use super::{
-    CombineProblem, K2, RouterProblem, Scores, SwigluProblem, V3, check_combine, check_gather, check_permute,
-    check_round_trip, check_router, check_swiglu,
+    CombineProblem, K2, RouterProblem, Scores, SwigluProblem, V3, check_combine, check_gather, check_model,
+    check_permute, check_round_trip, check_router, check_rows, check_swiglu,
 };
 use crate::device::Device;
 use crate::fp8::ScaleLayout;
-use crate::routing::reference::Gate;
+use crate::routing::{Gate, GroupScore, Model, Scoring, Weights};
 
 type Outcome = Result<Evidence, String>;
 
@@ -50,18 +50,39 @@ fn compared(outcome: Outcome) -> Outcome {
 fn drawn_router(device: &Device, seed: u64) -> Outcome {
     let source = &mut Source::new(seed ^ 0x6A7E);
     let groups = [1, 2 + source.below(31)][source.below(2)];
-    let size = 1 + source.below(512 / groups);
+    let size = 1 + source.below(1024 / groups);
     let kept_groups = 1 + source.below(groups);
-    let gate = Gate {
-        slots: 1 + source.below(16.min(size * kept_groups)),
-        groups,
-        kept_groups,
-        normalize: source.below(2) == 0,
-        scale: f64::from(source.uniform(0.5, 3.0)),
+    let scoring =
+        [Scoring::Sigmoid, Scoring::Softmax, Scoring::SqrtSoftplus, Scoring::Logits][source.below(4)];
+    // Logits of both signs have no sum to divide by.
+    let weights = match scoring {
+        Scoring::Logits => [Weights::Scores, Weights::SoftmaxOfChosen][source.below(2)],
+        _ => [Weights::Scores, Weights::Normalized, Weights::SoftmaxOfChosen][source.below(3)],
     };
+    let gate = Gate::new(scoring, 1 + source.below(32.min(size * kept_groups)))
+        .groups(groups, kept_groups, [GroupScore::TopTwo, GroupScore::Max][source.below(2)])
+        .weights(weights)
+        .scale(source.uniform(0.5, 3.0));
     let scores = [Scores::Normal, Scores::Ties, Scores::Negative, Scores::Wild][source.below(4)];
     let (tokens, experts) = (1 + source.below(12), groups * size);
     check_router(device, &RouterProblem { tokens, experts, gate, scores, place: Place::draw(source), seed })
+}
+
+/// All rows of up to five experts with logits of three values, at every k: ties of all kinds.
+fn every_small_row(device: &Device) -> Outcome {
+    let mut all = Evidence::default();
+    for experts in 1..=5usize {
+        let rows = 3usize.pow(experts as u32);
+        let digit = |at: usize| at / experts / 3usize.pow((at % experts) as u32) % 3;
+        let logits: Vec<_> = (0..rows * experts).map(|at| digit(at) as f32 - 1.0).collect();
+        for k in 1..=experts {
+            for scoring in [Scoring::Sigmoid, Scoring::Softmax, Scoring::SqrtSoftplus, Scoring::Logits] {
+                let gate = Gate::new(scoring, k).weights(Weights::SoftmaxOfChosen);
+                all.add(&check_rows(device, [rows, experts], &logits, None, &gate, PLAIN)?);
+            }
+        }
+    }
+    Ok(all)
 }
 
 /// Permutation, gather, SwiGLU and sum on one drawn shape each.
@@ -129,7 +150,7 @@ pub(in crate::verify) fn cases() -> Vec<Case> {
             compared(check_router(device, &problem))
         }),
         case!("router, 160 experts in 8 groups, ties", |device, seed| {
-            let gate = Gate { slots: 6, kept_groups: 3, normalize: false, ..V3 };
+            let gate = Gate { slots: 6, kept_groups: 3, ..V3 }.weights(Weights::Scores);
             let problem = RouterProblem { experts: 160, gate, scores: Scores::Ties, seed, ..ROUTER };
             compared(check_router(device, &problem))
         }),
@@ -187,6 +208,14 @@ pub(in crate::verify) fn cases() -> Vec<Case> {
         case!("permutation and combination are inverse", |device, seed| {
             check_round_trip(device, [9, 7], 512, seed)
         }),
+        case!("routers of published models", |device, seed| {
+            let mut all = Evidence::default();
+            for model in Model::ALL {
+                all.add(&check_model(device, model, 20, seed)?);
+            }
+            Ok(all)
+        }),
+        case!("router, every row of five logits of three", |device, _seed| every_small_row(device)),
         case!("router, a drawn gate", |device, seed| drawn_router(device, seed)),
         case!("experts, drawn shapes", |device, seed| drawn_experts(device, seed)),
         case!("order, ties, bijection, sums, graphs", |device, seed| every_property(device, seed)),

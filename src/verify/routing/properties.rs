@@ -8,8 +8,7 @@ use super::{UNIT, V3, check_combine, check_permute, check_round_trip};
 use crate::device::Device;
 use crate::dtype::bf16;
 use crate::error::Error;
-use crate::routing::reference::Gate;
-use crate::routing::{Combine, Permutation, Permute, Router};
+use crate::routing::{Combine, Gate, Permutation, Permute, Router};
 
 /// A relation between routings, or between a routing and its parts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -84,10 +83,8 @@ impl Routings<'_> {
         let biases = device.tensor(&[experts], bias).map_err(text)?;
         let weights = Surrounded::<f32>::output(device, &shape, Place::default()).map_err(text)?;
         let ids = Surrounded::<i32>::output(device, &shape, Place::default()).map_err(text)?;
-        Router::new(&input, &biases, weights.view(), ids.view())
-            .groups(gate.groups, gate.kept_groups)
-            .normalize(gate.normalize)
-            .scale(gate.scale as f32)
+        Router::new(&input, *gate, weights.view(), ids.view())
+            .bias(&biases)
             .launch(&device.stream())
             .map_err(text)?;
         let ids = ids.finish("ids", &mut self.evidence)?;
@@ -130,7 +127,7 @@ impl Routings<'_> {
                 let (_, weights) = self.route(&logits, &bias, &V3)?;
                 let sum = |row: &[u32]| row.iter().map(|w| f64::from(f32::from_bits(*w))).sum::<f64>() as f32;
                 let sums: Vec<f32> = weights.chunks(8).map(sum).collect();
-                let scale = f64::from(V3.scale as f32);
+                let scale = f64::from(V3.scale);
                 // Every weight is off by a few roundings: of the sum that divides, the division and the scale.
                 let bound = (8.0 + 16.0) * UNIT * scale;
                 self.evidence.within("sums of weights", &sums, &vec![scale; tokens], &vec![bound; tokens])?;
@@ -293,9 +290,7 @@ struct Layer {
 
 impl Layer {
     fn launch(&self, gate: &Gate, stream: &crate::Stream) -> Result<(), Error> {
-        Router::new(&self.logits, &self.bias, &self.weights, &self.ids)
-            .groups(gate.groups, gate.kept_groups)
-            .launch(stream)?;
+        Router::new(&self.logits, *gate, &self.weights, &self.ids).bias(&self.bias).launch(stream)?;
         Permute::new(&self.ids, &self.permutation).launch(stream)?;
         Combine::new(&self.rows, &self.permutation, &self.weights, &self.out).launch(stream)
     }
