@@ -139,7 +139,7 @@ impl Experts {
         let (tokens, hidden, moe) = (x.rows(), x.cols(), &self.moe);
         let rows = tokens * moe.per_token;
 
-        let scores = device.empty(&[tokens, moe.experts])?;
+        let scores: Tensor<f32> = device.empty(&[tokens, moe.experts])?;
         HalfGemm::new(exact, &self.router, &scores).batch_invariant().launch(stream)?;
         let weights = device.empty(&[tokens, moe.per_token])?;
         let ids = device.empty(&[tokens, moe.per_token])?;
