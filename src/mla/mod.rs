@@ -13,7 +13,7 @@ mod half;
 mod indexer;
 mod indexer_write;
 mod merge;
-mod plan;
+pub(crate) mod plan;
 mod prefill;
 pub mod reference;
 mod rope;

@@ -171,7 +171,7 @@ fn bad_arguments_are_named() {
     PagedIndexerLogits::new(&q, pages, &weights, &out).launch(&stream).unwrap();
 }
 
-/// Keys that the writer left are those that the logits are of: in pages of every size, beside scales of their own or with them.
+/// Every byte of the cache is as the quantisation has it: in pages of every size, beside scales of their own or with them.
 #[test]
 #[cfg_attr(not(ng_kernels), ignore = "needs compiled kernels: run cargo xtask setup")]
 fn keys_are_written_to_any_pages() {
