@@ -54,8 +54,9 @@ enum Pieces {
 ///
 /// The same input gives the same bits. With a [`workspace`](Self::workspace) the device cuts the work by the lengths of the
 /// whole batch; with [`piece_tokens`](Self::piece_tokens), [`splits`](Self::splits), or without a workspace, a sequence's
-/// bits do not depend on the rest of the batch. Of [`ragged`](Self::ragged) queries without `piece_tokens` they do depend on
-/// `most`: `H · most` of at most 32 rows are not padded to 64, and `splits` cuts by what the last of the rows sees.
+/// bits do not depend on the rest of the batch (with `splits` they do on the `most` of [`ragged`](Self::ragged) queries), nor
+/// a row's on how many query tokens there are. The device's cut alone also lets sequences of at most 32 rows (heads × query
+/// tokens) over a 16-bit cache take a kernel that does not pad them to 64.
 #[derive(Debug, Clone, Copy)]
 #[must_use = "nothing runs until launch"]
 #[non_exhaustive]
@@ -191,11 +192,11 @@ impl<'a, T: Half> Attention<'a, T> {
         Problem { batch: self.lengths.len(), tokens, heads: dim(2), capacity }
     }
 
-    /// Rows of the products that are not padded to 64, if any. Their sums are added in another order. So the bits of a ragged
-    /// sequence would depend on the most query tokens of any, which a fixed cut rules out.
+    /// Rows of the products that are not padded to 64, if any. Their sums are added in another order, so a row's bits depend
+    /// on how many there are: only where the device's cut makes them depend on the whole batch anyway.
     fn few_rows(&self, problem: &Problem) -> Option<usize> {
-        let fixed = matches!(self.pieces, Pieces::Fixed(_)) && self.ragged.is_some();
-        if fixed || self.cache.layout().is_fp8() { None } else { problem.few_rows() }
+        let free = matches!(self.pieces, Pieces::Scheduled) && self.workspace.is_some();
+        if free && !self.cache.layout().is_fp8() { problem.few_rows() } else { None }
     }
 
     fn wanted_cut(&self, problem: &Problem) -> Cut {

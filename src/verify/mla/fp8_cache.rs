@@ -55,8 +55,10 @@ impl CachedAttention {
         if !got.status.is_clear() {
             return Err(format!("the status is {}", got.status));
         }
-        // Few rows over 16 bits have a kernel of their own, which adds in another order.
-        if self.layout == CacheLayout::Fp8Blocks && tokens * heads > FEW_ROWS {
+        // Few rows over 16 bits that the device cuts have a kernel of their own, which adds in another order.
+        if self.layout == CacheLayout::Fp8Blocks
+            && (tokens * heads > FEW_ROWS || self.pieces() != Pieces::Scheduled)
+        {
             // Codes times powers of two are values of both types, so the tensor cores see the same.
             let wide = if self.f16 { CacheLayout::F16 } else { CacheLayout::Bf16 };
             let values: Vec<f32> = decoded(self.layout, &bytes).iter().map(|value| *value as f32).collect();
