@@ -143,12 +143,14 @@ __device__ __forceinline__ void append_steps(mla::Candidates& list, const Row& r
 __device__ __forceinline__ void collect(const NgTopKParams& p, mla::Candidates& list, const Row& row, Floor floor) {
     const int32_t whole = (row.end - row.aligned) / int32_t(kStep), steps = whole + 1;
     list.restart(0);
+    // What a round may hold of late: rounds that overflow are halved, so that rows whose scores rise are not read over and over.
+    int32_t most = steps;
 #pragma unroll 1
     for (int32_t step = 0; step < steps;) {
         if (list.count + kStep > mla::kCapacity) floor.score = mla::score_of(list.cut(p.k) + 1);
         // A quarter more than were so many a step of late, and some.
         const uint32_t room = (mla::kCapacity - list.count) / (floor.rate + floor.rate / 4 + 16);
-        const int32_t until = min(step + max(int32_t(room), 1), steps);
+        const int32_t until = min(step + min(max(int32_t(room), 1), most), steps);
         if (step == 0) append_columns<1>(list, row, floor.score, row.start, row.aligned);
         append_steps(list, row, floor.score, step, min(until, whole));
         if (until == steps) {
@@ -164,8 +166,9 @@ __device__ __forceinline__ void collect(const NgTopKParams& p, mla::Candidates& 
         if (settled) {
             floor.rate = (list.count - before) / uint32_t(until - step);
             step = until;
+            most = min(2 * most, steps);
         } else {
-            floor.rate = kStep;
+            most = max((until - step) / 2, 1);
         }
     }
 }

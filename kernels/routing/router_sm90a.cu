@@ -208,6 +208,7 @@ __device__ __forceinline__ float weigh(const NgRouterParams& p, uint64_t row, ui
     if (!counts) return 0.0f;
     const routing::Pair quotient = routing::divide(value, sum);
     const float high = __fmul_rn(quotient.high, scale);
+    if (routing::finite(high) != high) return routing::finite(high);
     const float rest = ptx::fused_multiply_add(quotient.high, scale, -high);
     return __fadd_rn(high, ptx::fused_multiply_add(quotient.low, scale, rest));
 }

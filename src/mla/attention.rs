@@ -54,9 +54,10 @@ enum Pieces {
 ///
 /// The same input gives the same bits. With a [`workspace`](Self::workspace) the device cuts the work by the lengths of the
 /// whole batch; with [`piece_tokens`](Self::piece_tokens), [`splits`](Self::splits), or without a workspace, a sequence's
-/// bits do not depend on the rest of the batch (with `splits` they do on the `most` of [`ragged`](Self::ragged) queries), nor
-/// a row's on how many query tokens there are. The device's cut alone also lets sequences of at most 32 rows (heads × query
-/// tokens) over a 16-bit cache take a kernel that does not pad them to 64.
+/// bits do not depend on the rest of the batch (with `splits` they do on the `most` of [`ragged`](Self::ragged) queries); with
+/// `piece_tokens` or without a workspace, nor do a row's on how many query tokens there are. Where the cut is left to the
+/// device and there is a workspace, even an empty one, sequences of at most 32 rows (heads × query tokens) over a 16-bit cache
+/// take a kernel that does not pad them to 64.
 #[derive(Debug, Clone, Copy)]
 #[must_use = "nothing runs until launch"]
 #[non_exhaustive]

@@ -28,8 +28,8 @@ const REACH: usize = 4 * 4096;
 /// count is not read beyond the vectors of 16 bytes that hold what does, and is never part of an answer.
 ///
 /// A row's answer does not depend on other rows. Where rows are few, a cluster of blocks has parts of each. Rows (or parts) of
-/// up to 32767 columns are read once, of longer ones a sixteenth or less twice; where scores rise along a row, or a sample
-/// misleads about it, some of it or all is read again.
+/// up to 32767 columns are read once, of longer ones a sixteenth or less twice; where scores rise along a row, a sample
+/// misleads about it, or NaN is in it, some of it or all is read again.
 #[derive(Debug, Clone, Copy)]
 #[must_use = "nothing runs until launch"]
 #[non_exhaustive]

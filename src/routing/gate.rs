@@ -31,7 +31,7 @@ pub enum Weights {
     /// Their scores without bias.
     Scores,
     /// Their scores without bias, divided by the sum over the chosen plus [`SUM_FLOOR`](super::reference::SUM_FLOOR)
-    /// (of sigmoids and softplus; other scores have no floor).
+    /// (of sigmoids and softplus; softmax has no floor). Not of plain logits, whose signs differ.
     Normalized,
     /// The softmax of the chosen logits: over the chosen experts alone.
     SoftmaxOfChosen,

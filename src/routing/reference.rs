@@ -52,11 +52,11 @@ pub fn weights(logits: &[f32], ids: &[i32], gate: &Gate) -> Vec<f64> {
         _ => chosen.iter().map(|id| all[*id]).collect(),
     };
     if gate.weights == Weights::Normalized && gate.scoring != Scoring::Softmax {
-        let floor = if gate.scoring == Scoring::Logits { 0.0 } else { SUM_FLOOR };
-        let sum = values.iter().sum::<f64>() + floor;
+        let sum = values.iter().sum::<f64>() + SUM_FLOOR;
         values.iter_mut().for_each(|value| *value /= sum);
     }
-    let mut values = values.into_iter().map(|value| value * f64::from(gate.scale));
+    let scaled = |value| f64::clamp(value * f64::from(gate.scale), f32::MIN.into(), f32::MAX.into());
+    let mut values = values.into_iter().map(scaled);
     ids.iter().map(|id| if *id < 0 { 0.0 } else { values.next().unwrap_or_default() }).collect()
 }
 
@@ -67,7 +67,8 @@ fn sigmoid(x: f64) -> f64 {
 /// Indices ordered by score, largest first, the lower index first among equals.
 fn ranked(scores: &[(usize, f64)]) -> Vec<(usize, f64)> {
     let mut ranked = scores.to_vec();
-    ranked.sort_by(|a, b| b.1.total_cmp(&a.1).then(a.0.cmp(&b.0)));
+    // -0 becomes +0.
+    ranked.sort_by(|a, b| (b.1 + 0.0).total_cmp(&(a.1 + 0.0)).then(a.0.cmp(&b.0)));
     ranked
 }
 

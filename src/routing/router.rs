@@ -37,8 +37,8 @@ impl Logit for bf16 {}
 /// [`bias`](Self::bias). With more than one group, groups are ranked by their biased scores and the best are kept; of their
 /// experts the k with the best biased scores are taken, best first. The lower index wins every tie, of experts and of
 /// groups; -0 ties with +0. Weights ([`Weights`]) are made of scores without bias and multiplied by the scale; they are
-/// within 2 ulp of exact arithmetic on the same logits where they are at least 2^-100 (below, within 2^-124). Formulas: the
-/// models' published code (`Gate` of DeepSeek's `inference/model.py`, the routers of transformers).
+/// within 2 ulp of exact arithmetic on the same logits where they are at least 2^-100 (below, within 2^-124), with scales of
+/// 2^-64 to 2^16; beyond f32 they are its largest numbers. Formulas: the models' published code (`Gate` of DeepSeek's `inference/model.py`, the routers of transformers).
 ///
 /// NaN is never chosen, nor is a biased score of -inf; a logit of -inf has a score of 0 like any other (except under
 /// [`Scoring::Logits`]). In weights, infinite logits count as the largest finite numbers. A slot without an expert has id -1
@@ -84,7 +84,7 @@ impl<'a, L: Logit> Router<'a, L> {
     /// Experts are those of the token's row in `table` `[V, k]`, found by `token_ids` `[T]`, as in the first layers of
     /// DeepSeek-V4 (`tid2eid`, in 32 bits); weights still come from the logits. A row's -1 is no expert; other ids outside
     /// `0..E` are treated the same and set the status `bad_expert`, token ids outside `0..V` set `bad_token`. A chosen logit
-    /// of NaN weighs 0. Bias and groups take no part.
+    /// of NaN weighs 0, and an expert that a row names twice is two entries. Bias and groups take no part.
     pub fn table(mut self, table: &'a Tensor<i32>, token_ids: &'a Tensor<i32>) -> Self {
         self.table = Some((table, token_ids));
         self
@@ -126,6 +126,10 @@ impl<'a, L: Logit> Router<'a, L> {
         }
         if !scale.is_finite() {
             return check.fail("scale", scale, "finite");
+        }
+        if (gate.scoring, gate.weights) == (Scoring::Logits, Weights::Normalized) {
+            let want = "Scores or SoftmaxOfChosen of plain logits, whose signs differ";
+            return check.fail("weights", "Normalized", want);
         }
         check.apart("weights", weights, "logits", logits)?;
         check.apart("ids", ids, "logits", logits)?;

@@ -4,7 +4,18 @@ use crate::common::device;
 use crate::under_every_schedule;
 use narrowgauge::verify::mla::{AttentionInputs, DecodeCheck, Pieces, one_hot_attention, uniform_attention};
 use narrowgauge::verify::{self, Source};
-use narrowgauge::{bf16, f16};
+use narrowgauge::{Device, bf16, f16};
+
+/// So few multiprocessors that each has many blocks of tokens and several pieces; the card there is otherwise.
+fn busy() -> Device {
+    let device = device();
+    if !device.is_simulated() {
+        return device;
+    }
+    let mut card = device.card().clone();
+    card.sms = 2;
+    Device::simulated(card).expect("a simulated device")
+}
 
 fn check(lengths: &[usize], queries: usize, heads: usize, seed: u64) -> DecodeCheck {
     DecodeCheck {
@@ -52,18 +63,26 @@ fn rows_and_pages() {
 #[test]
 #[cfg_attr(not(ng_kernels), ignore = "needs compiled kernels: run cargo xtask setup")]
 fn long_sequences_under_every_schedule() {
-    let device = device();
+    let device = busy();
     under_every_schedule(&device, |_| {
-        for (heads, lengths) in [(8, &[900][..]), (32, &[700, 1]), (24, &[640])] {
+        for (heads, lengths) in [(8, &[900][..]), (16, &[500, 330, 0]), (32, &[700, 1]), (24, &[640])] {
             check(lengths, 1, heads, 5).check::<bf16>(&device).unwrap_or_else(|error| panic!("{error}"));
         }
+        let ragged = DecodeCheck {
+            queries: vec![2, 0, 3, 1],
+            ragged: true,
+            sinks: true,
+            page_tokens: 16,
+            ..check(&[400, 90, 300, 7], 1, 6, 8)
+        };
+        ragged.check::<f16>(&device).unwrap_or_else(|error| panic!("{error}"));
     });
 }
 
 #[test]
 #[cfg_attr(not(ng_kernels), ignore = "needs compiled kernels: run cargo xtask setup")]
 fn sums_of_integers_and_selected_tokens_are_exact() {
-    let device = device();
+    let device = busy();
     for (tokens, heads) in [(1, 8), (1, 16), (3, 8), (2, 16)] {
         for (inputs, want) in [
             uniform_attention(&mut Source::new(3), &[200, 64, 1], tokens, heads),
@@ -80,7 +99,7 @@ fn sums_of_integers_and_selected_tokens_are_exact() {
 #[test]
 #[cfg_attr(not(ng_kernels), ignore = "needs compiled kernels: run cargo xtask setup")]
 fn a_row_is_its_own() {
-    let device = device();
+    let device = busy();
     // Scores that grow now and then, in other blocks for other rows.
     let mut inputs = AttentionInputs::normal(&mut Source::new(6), &[500], 1, 30);
     for value in &mut inputs.query {

@@ -75,7 +75,7 @@ impl AttentionInputs {
         Self::paged(source, lengths, &vec![tokens; lengths.len()], heads, 64, value)
     }
 
-    /// Normally distributed queries and tokens ([`normal_value`]).
+    /// Normally distributed queries and tokens.
     pub fn normal(source: &mut Source, lengths: &[usize], tokens: usize, heads: usize) -> Self {
         Self::new(source, lengths, tokens, heads, normal_value)
     }
