@@ -2,7 +2,9 @@ use crate::common::{config, device};
 use crate::under_every_schedule;
 use narrowgauge::device::Device;
 use narrowgauge::mla::{Attention, LatentCache};
-use narrowgauge::verify::mla::{AttentionInputs, AttentionOutputs, one_hot_attention, uniform_attention};
+use narrowgauge::verify::mla::{
+    AttentionInputs, AttentionOutputs, Pieces, one_hot_attention, uniform_attention,
+};
 use narrowgauge::verify::{self, Source};
 use narrowgauge::{Error, Tensor, bf16};
 use proptest::prelude::*;
@@ -14,16 +16,20 @@ fn bits(outputs: &AttentionOutputs) -> (Vec<u16>, Vec<u32>) {
     )
 }
 
-fn run(inputs: &AttentionInputs, device: &Device, splits: Option<usize>) -> AttentionOutputs {
-    inputs.run(device, splits).expect("the kernel runs")
+/// Whole, in parts, and as the device cuts, which lets few rows take their own kernel.
+const PIECES: [Pieces; 3] = [Pieces::Whole, Pieces::Equal(2), Pieces::Scheduled];
+
+fn run(inputs: &AttentionInputs, device: &Device, pieces: impl Into<Pieces>) -> AttentionOutputs {
+    inputs.run(device, pieces).expect("the kernel runs")
 }
 
 fn normal(seed: u64, lengths: &[usize], tokens: usize, heads: usize) -> AttentionInputs {
     AttentionInputs::normal(&mut Source::new(seed), lengths, tokens, heads)
 }
 
-fn checked(inputs: &AttentionInputs, device: &Device, splits: Option<usize>) -> AttentionOutputs {
-    inputs.check(device, splits).unwrap_or_else(|e| panic!("{:?}, {splits:?} splits: {e}", inputs.shape))
+fn checked(inputs: &AttentionInputs, device: &Device, pieces: impl Into<Pieces>) -> AttentionOutputs {
+    let pieces = pieces.into();
+    inputs.check(device, pieces).unwrap_or_else(|e| panic!("{:?}, {pieces:?}: {e}", inputs.shape))
 }
 
 /// Output and LSE of one sequence, as bits.
@@ -129,8 +135,8 @@ fn any_number_of_splits_stays_within_the_bound_and_repeats_its_bits() {
 fn rows_without_tokens_answer_zero_and_minus_infinity() {
     let device = device();
     let inputs = normal(10, &[0, 2], 4, 3);
-    for splits in [None, Some(3)] {
-        let outputs = checked(&inputs, &device, splits);
+    for pieces in [Pieces::Whole, Pieces::Equal(3), Pieces::Scheduled] {
+        let outputs = checked(&inputs, &device, pieces);
         // Four tokens of the first sequence, and the two of the second that lie before its start.
         let empty = (4 + 2) * 3;
         assert!(outputs.output[..empty * 512].iter().all(|value| value.to_bits() == 0));
@@ -146,8 +152,8 @@ fn bad_pages_and_lengths_are_masked_and_reported() {
     for bad in [-1, i32::MIN, i32::MAX, pages as i32] {
         let mut inputs = normal(11, &[200, 130], 2, 16);
         inputs.table[1] = bad;
-        for splits in [None, Some(2)] {
-            let status = checked(&inputs, &device, splits).status;
+        for pieces in PIECES {
+            let status = checked(&inputs, &device, pieces).status;
             assert!(status.bad_page() && !status.bad_length(), "{status}");
         }
     }
@@ -169,13 +175,13 @@ fn nan_in_a_used_token_reaches_its_sequence_only() {
     let device = device();
     let inputs = normal(13, &[70, 70], 1, 16);
     let clean = run(&inputs, &device, None);
-    for splits in [None, Some(2)] {
+    for pieces in PIECES {
         let mut poisoned = inputs.clone();
         poisoned.cache[inputs.table[0] as usize * 64 * 576] = bf16::NAN;
-        let outputs = run(&poisoned, &device, splits);
+        let outputs = run(&poisoned, &device, pieces);
         assert!(outputs.output[..16 * 512].iter().all(|value| value.is_nan()));
         assert!(outputs.lse[..16].iter().all(|value| value.is_nan()));
-        if splits.is_none() {
+        if pieces == Pieces::Whole {
             assert_eq!(sequence(&inputs, &outputs, 1), sequence(&inputs, &clean, 1));
         } else {
             assert!(outputs.output[16 * 512..].iter().all(|value| value.is_finite()));
@@ -191,8 +197,10 @@ fn huge_scores_give_a_finite_softmax() {
     for element in inputs.query.iter_mut().chain(&mut inputs.cache) {
         *element = bf16::from_f32(element.to_f32() * 1e19);
     }
-    let outputs = run(&inputs, &device, None);
-    assert!(outputs.output.iter().all(|value| value.is_finite()));
+    for pieces in PIECES {
+        let outputs = run(&inputs, &device, pieces);
+        assert!(outputs.output.iter().all(|value| value.is_finite()), "{pieces:?}");
+    }
 }
 
 /// A score of minus infinity is the least of all, not the greatest.
@@ -206,8 +214,10 @@ fn overflow_keeps_its_sign() {
     let first = inputs.table[0] as usize * 64 * 576;
     inputs.cache[first..first + 576].fill(-huge);
     inputs.cache[first + 576..first + 2 * 576].fill(bf16::ONE);
-    let outputs = run(&inputs, &device, None);
-    assert!(outputs.output.iter().all(|value| *value == bf16::ONE), "{:?}", &outputs.output[..4]);
+    for pieces in PIECES {
+        let outputs = run(&inputs, &device, pieces);
+        assert!(outputs.output.iter().all(|value| *value == bf16::ONE), "{:?}", &outputs.output[..4]);
+    }
 }
 
 /// Every stage of the ring is used again and again, so that arrivals that are too few or too many add up.

@@ -18,16 +18,17 @@ use crate::verify::{Source, exact};
 
 type Done = Result<(), String>;
 
-const SPLITS: [Option<usize>; 2] = [None, Some(2)];
+/// The last lets few rows take their own kernel.
+const PIECES: [Pieces; 3] = [Pieces::Whole, Pieces::Equal(2), Pieces::Scheduled];
 
 fn normal(lengths: &[usize], tokens: usize) -> AttentionInputs {
     AttentionInputs::normal(&mut Source::new(42), lengths, tokens, 4)
 }
 
-/// Runs changed inputs, with and without splits, against the oracle; `want` is the status.
+/// Runs changed inputs, cut and whole, against the oracle; `want` is the status.
 fn masked(lab: &Lab<'_>, inputs: &AttentionInputs, want: u32) -> Done {
-    SPLITS.into_iter().try_for_each(|splits| {
-        let outputs = inputs.check(lab.device, splits)?;
+    PIECES.into_iter().try_for_each(|pieces| {
+        let outputs = inputs.check(lab.device, pieces)?;
         exact("status", &[outputs.status.bits()], &[want])
     })
 }
@@ -78,8 +79,8 @@ pub(super) fn rows() -> Vec<Row> {
             }),
         ]),
         row!(43, "a length of zero", [
-            Works "Attention" |lab| SPLITS.into_iter().try_for_each(|splits| {
-                let outputs = normal(&[0, 5], 1).check(lab.device, splits)?;
+            Works "Attention" |lab| PIECES.into_iter().try_for_each(|pieces| {
+                let outputs = normal(&[0, 5], 1).check(lab.device, pieces)?;
                 exact("output", &bits(&outputs.output[..4 * 512]), &[0; 4 * 512])?;
                 exact("lse", &outputs.lse[..4], &[f32::NEG_INFINITY; 4])
             }),
@@ -163,8 +164,8 @@ pub(super) fn rows() -> Vec<Row> {
             },
         ]),
         row!(50, "more query tokens than the sequence has", [
-            Works "Attention" |lab| SPLITS.into_iter().try_for_each(|splits| {
-                let outputs = normal(&[2], 4).check(lab.device, splits)?;
+            Works "Attention" |lab| PIECES.into_iter().try_for_each(|pieces| {
+                let outputs = normal(&[2], 4).check(lab.device, pieces)?;
                 exact("rows without keys", &bits(&outputs.output[..2 * 4 * 512]), &[0; 2 * 4 * 512])?;
                 is(outputs.status.is_clear(), "that is nothing to report")
             }),
